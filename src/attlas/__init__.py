@@ -1,0 +1,67 @@
+"""attlas, an atlas of attention: the two kinds of matrices in a transformer, held lazily and asked exactly.
+
+Every public name is listed here and resolved on first use, so that `import attlas` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from attlas.capture import Capture as Capture
+    from attlas.capture import LanguageModel as LanguageModel
+    from attlas.capture import capture as capture
+    from attlas.capture import load as load
+    from attlas.capture import open_capture as open_capture
+    from attlas.errors import ArgumentError as ArgumentError
+    from attlas.errors import AttlasError as AttlasError
+    from attlas.errors import CaptureError as CaptureError
+    from attlas.errors import DocumentError as DocumentError
+    from attlas.errors import ModelNotFound as ModelNotFound
+    from attlas.errors import NonFiniteError as NonFiniteError
+    from attlas.errors import StoreError as StoreError
+    from attlas.errors import TooDense as TooDense
+    from attlas.errors import UnsupportedModelError as UnsupportedModelError
+    from attlas.matrix import AttentionMatrix as AttentionMatrix
+    from attlas.matrix import AttentionOperator as AttentionOperator
+
+__version__ = "0.1.0"
+
+# public name -> the module that holds it
+_HOMES = {
+    "AttentionMatrix": "attlas.matrix",
+    "AttentionOperator": "attlas.matrix",
+    "Capture": "attlas.capture",
+    "LanguageModel": "attlas.capture",
+    "capture": "attlas.capture",
+    "load": "attlas.capture",
+    "open_capture": "attlas.capture",
+    "ArgumentError": "attlas.errors",
+    "AttlasError": "attlas.errors",
+    "CaptureError": "attlas.errors",
+    "DocumentError": "attlas.errors",
+    "ModelNotFound": "attlas.errors",
+    "NonFiniteError": "attlas.errors",
+    "StoreError": "attlas.errors",
+    "TooDense": "attlas.errors",
+    "UnsupportedModelError": "attlas.errors",
+}
+
+__all__ = ["__version__", *sorted(_HOMES)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(
+            f"module 'attlas' has no attribute {name!r}; its public names are {', '.join(sorted(_HOMES))}"
+        )
+    home = import_module(_HOMES[name])
+    # A room that is also a verb (attlas.capture) has just bound itself as the attribute, and can be called as it is.
+    value = globals().get(name) or getattr(home, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,51 @@
+"""The transpose of any attention operator, as lazy as what it transposes."""
+
+from __future__ import annotations
+
+import torch
+
+from attlas.matrix.operator import AttentionOperator, Reader, Tile
+from attlas.matrix.visibility import Indices
+
+
+class Transposed(AttentionOperator):
+    """``A.T``: rows are keys, columns are queries."""
+
+    def __init__(self, of: AttentionOperator) -> None:
+        self.of = of
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        batch, head, n_query, n_key = self.of.shape
+        return batch, head, n_key, n_query
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.of.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.of.device
+
+    @property
+    def T(self) -> AttentionOperator:  # noqa: N802 - the name that NumPy and PyTorch users expect
+        """What was transposed."""
+        return self.of
+
+    def narrow(self, batch: Indices, head: Indices) -> AttentionOperator:
+        return Transposed(self.of.narrow(batch, head))
+
+    def reader(self) -> Reader:
+        return _TransposedReader(self.of.reader())
+
+    def prepare(self) -> None:
+        self.of.prepare()
+
+
+class _TransposedReader(Reader):
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def tile(self, rows: Indices, cols: Indices, *, logs: bool = False) -> Tile:
+        tile = self._reader.tile(cols, rows, logs=logs)
+        return Tile(tile.values.mT, None if tile.logs is None else tile.logs.mT)
