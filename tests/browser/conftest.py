@@ -1,0 +1,68 @@
+"""One Chromium for all browser tests: the system's own, because a browser is too large to come with a test suite."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    del config
+    here = Path(__file__).parent
+    unwanted = os.environ.get("ATTLAS_SKIP_BROWSER") == "1"
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker(pytest.mark.browser)
+            if unwanted:
+                item.add_marker(pytest.mark.skip(reason="ATTLAS_SKIP_BROWSER=1 is set, until it is unset"))
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Path:
+    """Find the browser, or fail: a browser test that quietly did not run proves nothing."""
+    named = os.environ.get("ATTLAS_CHROMIUM")
+    if named:
+        if not os.access(named, os.X_OK):
+            pytest.fail(f"ATTLAS_CHROMIUM: wanted the path of a Chromium, got {named!r}", pytrace=False)
+        return Path(named)
+    found = next((path for path in map(shutil.which, NAMES) if path), None)
+    if not found:
+        pytest.fail(
+            "no Chromium found: install it (on Debian: apt-get install chromium), name one with "
+            "ATTLAS_CHROMIUM=/path/to/chromium, or do without the browser tests with ATTLAS_SKIP_BROWSER=1",
+            pytrace=False,
+        )
+    return Path(found)
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: Path) -> Iterator[Browser]:
+    # Chromium's own sandbox cannot start as root in a container; the pages opened here are made by the tests.
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """Give a fresh browser profile that has no network: every page of attlas must work without one."""
+    context = browser.new_context(offline=True)
+    context.set_default_timeout(20_000)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    """Give a page; the test that opened it fails when one of the page's scripts does."""
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    assert errors == [], "the page's scripts failed"
