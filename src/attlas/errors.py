@@ -10,7 +10,7 @@ Each one is an `AttlasError` and also the built-in that a caller would catch:
     ├── ModelNotFound (FileNotFoundError)     no such model, or its package is not installed
     ├── UnsupportedModelError (NotImplementedError)   the model's attention cannot be captured exactly
     ├── CaptureError (RuntimeError)           a capture is incomplete, or used wrongly
-    └── StoreError (OSError)                  a file cannot be written, or is not a whole, untampered capture
+    └── StoreError (OSError)                  a file cannot be written, or is not a whole, untampered capture or model
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class CaptureError(AttlasError, RuntimeError):
 
 
 class StoreError(AttlasError, OSError):
-    """A file cannot be written, or is not a whole and untampered capture."""
+    """A file cannot be written, or is not a whole and untampered capture or model."""
 
 
 def complaint(argument: str, *, wanted: str, got: object, way_out: str = "") -> str:
