@@ -9,9 +9,10 @@ streams over tiles and works on any kind.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor
@@ -19,10 +20,17 @@ from torch import Tensor
 from attlas.matrix.visibility import Indices
 
 if TYPE_CHECKING:
+    from attlas.matrix.rows import TopEntries
     from attlas.results import Comparison
 
 DENSE_LIMIT = 2**26
 """Entries that `to_dense` gives without being told otherwise: 256 MiB in float32."""
+
+Heads = int | slice | Sequence[int] | Tensor
+"""What picks batch elements or heads in an index."""
+
+Part = Heads | EllipsisType
+"""What an index of a tile is made of."""
 
 Progress = Callable[[int, int], None]
 """Called as ``progress(done, total)`` while a question streams."""
@@ -132,7 +140,13 @@ class AttentionOperator(ABC):
 
         return apply(self, x)
 
-    def __getitem__(self, index: object) -> AttentionOperator | Tensor:
+    @overload
+    def __getitem__(self, index: Heads | tuple[Heads] | tuple[Heads, Heads]) -> AttentionOperator: ...
+
+    @overload
+    def __getitem__(self, index: tuple[Part, ...]) -> Tensor: ...
+
+    def __getitem__(self, index: Any) -> AttentionOperator | Tensor:
         """Narrow to heads, or give a dense tile.
 
         ``A[b, h]`` is a narrower matrix, still of four axes; ``A[b, h, rows, cols]`` is a dense tensor, in which an
@@ -190,12 +204,13 @@ class AttentionOperator(ABC):
 
         return ask(self, Distance(), progress=progress)[0]
 
-    def topk(self, k: int, *, progress: Progress | None = None) -> tuple[Tensor, Tensor]:
+    def topk(self, k: int, *, progress: Progress | None = None) -> TopEntries:
         """Return the `k` largest entries of each row and their keys, largest first, like ``torch.topk``.
 
         Returns
         -------
-        values, indices : Tensor, (batch, head, n_query, k)
+        TopEntries
+            Named tuple of `values` and `indices`, both (batch, head, n_query, k).
         """
         from attlas.matrix.questions import ask
         from attlas.matrix.rows import TopK

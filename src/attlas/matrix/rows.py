@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -146,7 +147,14 @@ class TopPart:
     keys: Tensor
 
 
-class TopK(Question[TopPart, tuple[Tensor, Tensor]]):
+class TopEntries(NamedTuple):
+    """Each row's largest entries, largest first, and the keys that they are at; both (batch, head, n_query, k)."""
+
+    values: Tensor
+    indices: Tensor
+
+
+class TopK(Question[TopPart, TopEntries]):
     """Each row's `k` largest entries and their keys, largest first; both (batch, head, n_query, k).
 
     Parameters
@@ -188,11 +196,9 @@ class TopK(Question[TopPart, tuple[Tensor, Tensor]]):
         best[beaten] = values
         keys[beaten] = indices.gather(-1, order)
 
-    def gather(
-        self, operator: AttentionOperator, blocks: Sequence[Block], states: Sequence[TopPart]
-    ) -> tuple[Tensor, Tensor]:
+    def gather(self, operator: AttentionOperator, blocks: Sequence[Block], states: Sequence[TopPart]) -> TopEntries:
         values = merge_rows(operator, blocks, [state.best.values for state in states], (self.k,))
-        return values, merge_rows(operator, blocks, [state.keys for state in states], (self.k,))
+        return TopEntries(values, merge_rows(operator, blocks, [state.keys for state in states], (self.k,)))
 
 
 class Rows(RowQuestion):

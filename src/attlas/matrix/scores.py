@@ -45,8 +45,7 @@ class Scores:
         self._matrix = matrix
         self._shift = matrix.query.new_zeros((*matrix.shape[:3], 2), dtype=dtype) if shift is None else shift.to(dtype)
         self._groups = matrix.shape[1] // matrix.key.shape[1]
-        self._key = _with_room(matrix.key.detach(), dtype)
-        self._key[..., -2:] = 1
+        self._keys: dict[tuple[int, int], Tensor] = {}
         self._strip: tuple[slice, Tensor] | None = None
         self._bands: dict[tuple[int, int, int], Tensor] = {}
         self._buffer = matrix.query.new_empty(0, dtype=dtype)
@@ -83,7 +82,7 @@ class Scores:
 
     def raw_tile(self, rows: Indices, cols: Indices) -> Tensor:
         """Return the product alone: log2(e) · scale · q·k − shift; under a soft cap, what its tanh is applied to."""
-        query, key = self._query(rows), take(self._key, 2, cols)
+        query, key = self._query(rows), self._key(cols)
         batch, head = query.shape[:2]
         shape = (batch, head, query.shape[2], key.shape[2])
         size = math.prod(shape)
@@ -113,6 +112,17 @@ class Scores:
         if isinstance(rows, slice):
             self._strip = rows, query
         return query
+
+    def _key(self, cols: Indices) -> Tensor:
+        """Return some columns' keys with ones behind them; kept, because every strip of rows needs them."""
+        span = (cols.start, cols.stop) if isinstance(cols, slice) else None
+        if span in self._keys:
+            return self._keys[span]
+        key = _with_room(_select(self._matrix.key.detach(), cols), self.dtype)
+        key[..., -2:] = 1
+        if span is not None:
+            self._keys[span] = key
+        return key
 
     def _hide_band(self, x: Tensor, rows: Indices, cols: Indices) -> None:
         visibility = self._matrix.visibility

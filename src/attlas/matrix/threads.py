@@ -108,7 +108,7 @@ def _pool(size: int) -> ThreadPoolExecutor:
             ready = threading.Barrier(size + 1)
 
             def use_one_core() -> None:
-                # Asking first settles the thread on PyTorch's default, which would otherwise overwrite the choice later.
+                # Asking first settles the thread on PyTorch's default, which would overwrite the choice later.
                 torch.get_num_threads()
                 torch.set_num_threads(1)
                 ready.wait()

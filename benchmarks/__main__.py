@@ -1,0 +1,48 @@
+"""Measure everything and print one Markdown table; with ``--write``, put it into the documentation as well."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from benchmarks import matrix, model
+from benchmarks.measuring import HEADER, Row, machine
+
+PAGES = ("README.md", "docs/reference/benchmarks.md")
+MARKS = re.compile(r"<!-- bench:begin -->.*?<!-- bench:end -->", re.DOTALL)
+
+
+def main() -> None:
+    """Run the benchmarks that were asked for."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="how often each pair is run in turn (default 5)")
+    parser.add_argument("--only", choices=["matrix", "model"], help="only random matrices, or only the real model")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {' and '.join(PAGES)}")
+    arguments = parser.parse_args()
+    rows: list[Row] = []
+    if arguments.only != "model":
+        rows += [*matrix.questions(arguments.rounds), matrix.tile(arguments.rounds), matrix.long_head()]
+    if arguments.only != "matrix":
+        rows += [*model.reading(max(2, arguments.rounds // 2)), model.memory(), model.page()]
+    table = "\n".join([HEADER, *(row.markdown() for row in rows)])
+    text = f"{table}\n\nMeasured with `./scripts/bench` on {machine()}."
+    print(text)
+    if arguments.write:
+        write(text)
+
+
+def write(text: str) -> None:
+    """Put the table between the marks of each page."""
+    for name in PAGES:
+        page = Path(name)
+        old = page.read_text(encoding="utf-8")
+        new = MARKS.sub(lambda _: f"<!-- bench:begin -->\n{text}\n<!-- bench:end -->", old)
+        if new == old:
+            print(f"{name}: nothing to change", file=sys.stderr)
+        page.write_text(new, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""What is measured in a process of its own, because its peak memory counts: ``python -m benchmarks.tasks TASK``."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+
+def peak() -> int:
+    """Return the process's largest memory so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def long_head() -> None:
+    """Ask a single head of 131,072 tokens."""
+    import torch
+
+    from attlas import AttentionMatrix
+    from attlas.matrix import Received, TopK, ask
+
+    generator = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(1, 1, 131_072, 64, generator=generator) for _ in range(2))
+    begun = time.perf_counter()
+    ask(AttentionMatrix(query, key, causal=True), Received(), TopK(8))
+    print(time.perf_counter() - begun, peak())
+
+
+def forward() -> None:
+    """Run the model on the demo document, and nothing else."""
+    from benchmarks.model import open_demo, plain_forward
+
+    lm, text = open_demo()
+    plain_forward(lm, text)
+    print(len(lm.tokenize(text)), peak())
+
+
+def atlas() -> None:
+    """Capture the demo document and write its atlas."""
+    from attlas.view import write_atlas
+    from benchmarks.model import open_demo
+
+    lm, text = open_demo()
+    with tempfile.TemporaryDirectory() as folder:
+        write_atlas(lm.read(text), Path(folder))
+    print(len(lm.tokenize(text)), peak())
+
+
+def our_page(tokens: str) -> None:
+    """Write our page for the first tokens of the demo document."""
+    from attlas.view import write_atlas
+    from benchmarks.model import open_demo, shortened
+
+    lm, text = open_demo()
+    captured = lm.read(shortened(lm, text, int(tokens)))
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.perf_counter()
+        write_atlas(captured, Path(folder))
+        took = time.perf_counter() - begun
+        print(took, (Path(folder) / "atlas.html").stat().st_size, peak(), len(captured.tokens or ()))
+
+
+def bertviz_page(tokens: str) -> None:
+    """Write BertViz's head view of the same text, from the model's own dense attention."""
+    import torch
+    from bertviz import head_view
+
+    from benchmarks.model import open_demo, shortened
+
+    lm, text = open_demo()
+    document = lm.tokenize(shortened(lm, text, int(tokens)))
+    lm.model.set_attn_implementation("eager")
+    with torch.no_grad():
+        attention = lm.model(torch.tensor([document.ids]), output_attentions=True).attentions
+    begun = time.perf_counter()
+    page = head_view(attention, document.tokens, html_action="return")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "page.html"
+        file.write_text(page.data)
+        print(time.perf_counter() - begun, file.stat().st_size, peak(), len(document))
+
+
+TASKS = {task.__name__: task for task in (long_head, forward, atlas, our_page, bertviz_page)}
+
+if __name__ == "__main__":
+    TASKS[sys.argv[1]](*sys.argv[2:])
