@@ -18,19 +18,40 @@ def main() -> None:
     """Run the benchmarks that were asked for."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="how often each pair is run in turn (default 5)")
-    parser.add_argument("--only", choices=["matrix", "model"], help="only random matrices, or only the real model")
+    parser.add_argument(
+        "--only", choices=["matrix", "model", "all"], default="all", help="only random matrices, or only the real model"
+    )
+    parser.add_argument(
+        "--tiny", action="store_true", help="tiny sizes, to see that everything runs; the figures mean nothing"
+    )
     parser.add_argument("--write", action="store_true", help=f"put the table into {' and '.join(PAGES)}")
     arguments = parser.parse_args()
+    if arguments.tiny and arguments.write:
+        parser.error("--write: wanted the real sizes, got --tiny")
     rows: list[Row] = []
     if arguments.only != "model":
-        rows += [*matrix.questions(arguments.rounds), matrix.tile(arguments.rounds), matrix.long_head()]
+        rows += of_matrices(arguments.rounds, tiny=arguments.tiny)
     if arguments.only != "matrix":
-        rows += [*model.reading(max(2, arguments.rounds // 2)), model.memory(), model.page()]
+        rows += of_the_model(max(2, arguments.rounds // 2), tiny=arguments.tiny)
     table = "\n".join([HEADER, *(row.markdown() for row in rows)])
     text = f"{table}\n\nMeasured with `./scripts/bench` on {machine()}."
     print(text)
     if arguments.write:
         write(text)
+
+
+def of_matrices(rounds: int, *, tiny: bool) -> list[Row]:
+    """Measure random matrices."""
+    if tiny:
+        return [*matrix.questions(rounds, 300), matrix.tile(rounds, 600), matrix.long_head(1000)]
+    return [*matrix.questions(rounds), matrix.tile(rounds), matrix.long_head()]
+
+
+def of_the_model(rounds: int, *, tiny: bool) -> list[Row]:
+    """Measure the real model on the demo document."""
+    if tiny:
+        return [*model.reading(rounds, 40), model.memory(40), model.page(40)]
+    return [*model.reading(rounds), model.memory(), model.page()]
 
 
 def write(text: str) -> None:

@@ -11,13 +11,13 @@ from torch.nn.functional import scaled_dot_product_attention
 from attlas import AttentionMatrix
 from benchmarks.measuring import Row, in_fresh_process, in_turn, megabytes, seconds
 
-HEADS, LENGTH, DIM = 9, 8192, 64
+HEADS, DIM = 9, 64
 
 
-def questions(rounds: int) -> list[Row]:
+def questions(rounds: int, length: int = 8192) -> list[Row]:
     """Received mass and log-sum-exp, against the fused kernel on the same numbers."""
     generator = torch.Generator().manual_seed(0)
-    query, key, value = (torch.randn(1, HEADS, LENGTH, DIM, generator=generator) for _ in range(3))
+    query, key, value = (torch.randn(1, HEADS, length, DIM, generator=generator) for _ in range(3))
     known = AttentionMatrix(query, key, causal=True)
     known.prepare()
 
@@ -28,7 +28,7 @@ def questions(rounds: int) -> list[Row]:
     def log_sum_exp() -> None:
         AttentionMatrix(query, key, causal=True).prepare()
 
-    shape = f"{HEADS} heads, n = {LENGTH:,}, dim {DIM}, causal"
+    shape = f"{HEADS} heads, n = {length:,}, dim {DIM}, causal"
     received = in_turn(known.received, kernel, rounds)
     lse = in_turn(log_sum_exp, kernel, rounds)
     return [
@@ -43,9 +43,9 @@ def questions(rounds: int) -> list[Row]:
     ]
 
 
-def tile(rounds: int) -> Row:
+def tile(rounds: int, length: int = 32_768) -> Row:
     """One tile anywhere in a long matrix."""
-    length, edge = 32_768, 256
+    edge = 256
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(1, HEADS, length, DIM, generator=generator)
     key = torch.randn(1, 3, length, DIM, generator=generator)
@@ -69,12 +69,12 @@ def tile(rounds: int) -> Row:
     )
 
 
-def long_head() -> Row:
+def long_head(length: int = 131_072) -> Row:
     """A single head that is far too long to be dense, in a process of its own."""
-    took, peak = in_fresh_process("long_head")
+    took, peak = in_fresh_process("long_head", str(length))
     return Row(
-        "`received` and top-8 of one head at n = 131,072, in one pass",
-        "dense float32: 68.7 GB (arithmetic)",
+        f"`received` and top-8 of one head at n = {length:,}, in one pass",
+        f"dense float32: {length**2 * 4 / 1e9:.1f} GB (arithmetic)",
         seconds(float(took)),
         "runs, < 4 GB",
         f"peak memory of the whole process {megabytes(float(peak))}",

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from attlas import LanguageModel
 
 MODEL = "smollm2-135m"
+LONGEST = 8192
 
 
-def open_demo() -> tuple[LanguageModel, str]:
-    """Return the demo's model and its document."""
+def open_demo(tokens: int = LONGEST) -> tuple[LanguageModel, str]:
+    """Return the demo's model and its document, or the document's first tokens."""
     place = Path(__file__).parent.parent / "examples" / "demo_document.py"
     spec = importlib.util.spec_from_file_location("demo_document", place)
     if spec is None or spec.loader is None:
@@ -28,15 +29,9 @@ def open_demo() -> tuple[LanguageModel, str]:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     lm = attlas.load(MODEL)
-    return lm, module.choose(lm).read_text(encoding="utf-8")
-
-
-def shortened(lm: LanguageModel, text: str, tokens: int) -> str:
-    """Return the beginning of a text that has this many tokens."""
-    document = lm.tokenize(text)
-    if document.offsets is None:
-        raise ValueError("the tokenizer gives no offsets")
-    return text[: document.offsets[tokens - 1][1]]
+    text = module.choose(lm).read_text(encoding="utf-8")
+    ends = [end for _, end in lm.tokenize(text).offsets or ()]
+    return lm, text[: ends[min(tokens, len(ends)) - 1]]
 
 
 def plain_forward(lm: LanguageModel, text: str) -> None:
@@ -54,9 +49,9 @@ def capture_forward(lm: LanguageModel, text: str) -> attlas.Capture:
     return captured
 
 
-def reading(rounds: int) -> list[Row]:
+def reading(rounds: int, length: int = LONGEST) -> list[Row]:
     """The forward pass with capture, and the statistics of all heads, both against the plain forward pass."""
-    lm, text = open_demo()
+    lm, text = open_demo(length)
     tokens = len(lm.tokenize(text))
     captured = capture_forward(lm, text)
     matrices = sum(layer.shape[1] for layer in captured)
@@ -89,10 +84,10 @@ def five_statistics(captured: attlas.Capture) -> None:
         ask(layer, Received(), Entropy(), Distance(), Mass(256, 4), Pool((64, 64)))
 
 
-def memory() -> Row:
+def memory(length: int = LONGEST) -> Row:
     """Peak memory of capturing and drawing, beyond that of the forward pass alone."""
-    tokens, plain = in_fresh_process("forward")
-    _, whole = in_fresh_process("atlas")
+    tokens, plain = in_fresh_process("forward", str(length))
+    _, whole = in_fresh_process("atlas", str(length))
     extra = float(whole) - float(plain)
     dense = 270 * int(tokens) ** 2 * 4
     return Row(
@@ -104,14 +99,14 @@ def memory() -> Row:
     )
 
 
-def page() -> Row:
+def page(length: int = 512) -> Row:
     """The page for 512 tokens, all heads, against BertViz where it is installed."""
-    took, size, peak, tokens = in_fresh_process("our_page", "512")
+    took, size, peak, tokens = in_fresh_process("our_page", str(length))
     ours = f"{megabytes(float(size))}, {seconds(float(took))}"
     if importlib.util.find_spec("bertviz") is None or os.environ.get("ATTLAS_BENCH_BERTVIZ") == "0":
         against = "BertViz 1.4.1 `head_view` (not installed in this run)"
     else:
-        their_took, their_size, their_peak, _ = in_fresh_process("bertviz_page", "512")
+        their_took, their_size, their_peak, _ = in_fresh_process("bertviz_page", str(length))
         against = (
             f"BertViz `head_view`: {megabytes(float(their_size))}, {seconds(float(their_took))}, "
             f"peak {float(their_peak) / 1e9:.1f} GB"

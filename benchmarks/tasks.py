@@ -14,35 +14,35 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def long_head() -> None:
-    """Ask a single head of 131,072 tokens."""
+def long_head(length: str) -> None:
+    """Ask a single very long head."""
     import torch
 
     from attlas import AttentionMatrix
     from attlas.matrix import Received, TopK, ask
 
     generator = torch.Generator().manual_seed(0)
-    query, key = (torch.randn(1, 1, 131_072, 64, generator=generator) for _ in range(2))
+    query, key = (torch.randn(1, 1, int(length), 64, generator=generator) for _ in range(2))
     begun = time.perf_counter()
     ask(AttentionMatrix(query, key, causal=True), Received(), TopK(8))
     print(time.perf_counter() - begun, peak())
 
 
-def forward() -> None:
+def forward(tokens: str) -> None:
     """Run the model on the demo document, and nothing else."""
     from benchmarks.model import open_demo, plain_forward
 
-    lm, text = open_demo()
+    lm, text = open_demo(int(tokens))
     plain_forward(lm, text)
     print(len(lm.tokenize(text)), peak())
 
 
-def atlas() -> None:
+def atlas(tokens: str) -> None:
     """Capture the demo document and write its atlas."""
     from attlas.view import write_atlas
     from benchmarks.model import open_demo
 
-    lm, text = open_demo()
+    lm, text = open_demo(int(tokens))
     with tempfile.TemporaryDirectory() as folder:
         write_atlas(lm.read(text), Path(folder))
     print(len(lm.tokenize(text)), peak())
@@ -51,10 +51,10 @@ def atlas() -> None:
 def our_page(tokens: str) -> None:
     """Write our page for the first tokens of the demo document."""
     from attlas.view import write_atlas
-    from benchmarks.model import open_demo, shortened
+    from benchmarks.model import open_demo
 
-    lm, text = open_demo()
-    captured = lm.read(shortened(lm, text, int(tokens)))
+    lm, text = open_demo(int(tokens))
+    captured = lm.read(text)
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
         write_atlas(captured, Path(folder))
@@ -67,10 +67,10 @@ def bertviz_page(tokens: str) -> None:
     import torch
     from bertviz import head_view
 
-    from benchmarks.model import open_demo, shortened
+    from benchmarks.model import open_demo
 
-    lm, text = open_demo()
-    document = lm.tokenize(shortened(lm, text, int(tokens)))
+    lm, text = open_demo(int(tokens))
+    document = lm.tokenize(text)
     lm.model.set_attn_implementation("eager")
     with torch.no_grad():
         attention = lm.model(torch.tensor([document.ids]), output_attentions=True).attentions

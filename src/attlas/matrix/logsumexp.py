@@ -88,8 +88,8 @@ def stream(matrix: AttentionMatrix) -> RowSums:
     return attend(matrix, None)[0]
 
 
-def trusted(matrix: AttentionMatrix, lse: Tensor) -> RowSums:
-    """Take a kernel's log-sum-exp for what it says, except where float32 cannot say it exactly enough."""
+def trusted(matrix: AttentionMatrix, lse: Tensor) -> RowSums | None:
+    """Take a kernel's log-sum-exp for what it says; None where it cannot say it exactly enough."""
     if tuple(lse.shape) != matrix.shape[:3]:
         raise ArgumentError(
             complaint(
@@ -100,7 +100,7 @@ def trusted(matrix: AttentionMatrix, lse: Tensor) -> RowSums:
         raise NonFiniteError(complaint("lse", wanted="finite numbers or minus infinity", got="NaN or plus infinity"))
     if matrix.sinks is not None or (lse.dtype != torch.float64 and (matrix.dtype == torch.float64 or _is_large(lse))):
         # Too coarse; or a sink's share hides whether a row saw any key.
-        return stream(matrix)
+        return None
     lse = lse.detach().to(device=matrix.device, dtype=torch.float64 if lse.dtype == torch.float64 else torch.float32)
     seen = lse.isfinite()
     top = torch.where(seen, lse * LOG2E, 0.0)

@@ -144,8 +144,12 @@ class AttentionMatrix(AttentionOperator):
         Parameters
         ----------
         lse : Tensor, (batch, head, n_query)
-            Natural logarithm, the sink's share included; minus infinity for rows that see nothing. Where its magnitude
-            is too large for float32 to carry it exactly enough, it is not used but computed anew in float64.
+            Natural logarithm, the sink's share included; minus infinity for rows that see nothing.
+
+        Notes
+        ----- Where it cannot be exact enough it is not used, and the matrix computes its own on first use: where its
+        magnitude is too large for float32, for a float64 matrix, and with sinks, whose share hides whether a row saw
+        any key.
         """
         return self._like(row_sums=logsumexp.trusted(self, lse))
 

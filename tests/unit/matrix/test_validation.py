@@ -9,6 +9,7 @@ import attlas
 from attlas import ArgumentError, AttentionMatrix, NonFiniteError
 from attlas.matrix import Mass, Pool, Received, TopK, ask
 
+BOOL = torch.bool
 QUERY, KEY = torch.randn(2, 4, 10, 8), torch.randn(2, 2, 12, 8)
 META = torch.device("meta")
 
@@ -36,10 +37,10 @@ def with_one(tensor, value):
         ({"window": 2.5}, "window: wanted a whole number of at least 1, got 2.5"),
         ({"softcap": -1.0}, "softcap: wanted a positive number, got -1.0; use None"),
         ({"mask": torch.ones(10, 12)}, "mask: wanted a boolean tensor, .*; pass numbers as `bias`"),
-        ({"mask": torch.ones(10, 11, dtype=torch.bool)}, r"mask: wanted a shape that broadcasts to .* \(2, 4, 10, 12\)"),
-        ({"mask": torch.ones(2, 12, dtype=torch.bool)}, r"for key padding pass mask\[:, None, None, :\]"),
-        ({"mask": torch.ones(1, 1, 1, 1, 1, dtype=torch.bool)}, "mask: wanted a shape that broadcasts"),
-        ({"bias": torch.ones(10, 12, dtype=torch.bool)}, "bias: wanted a tensor of floats, .*; pass booleans as `mask`"),
+        ({"mask": torch.ones(10, 11, dtype=BOOL)}, r"mask: wanted a shape that broadcasts to .* \(2, 4, 10, 12\)"),
+        ({"mask": torch.ones(2, 12, dtype=BOOL)}, r"for key padding pass mask\[:, None, None, :\]"),
+        ({"mask": torch.ones(1, 1, 1, 1, 1, dtype=BOOL)}, "mask: wanted a shape that broadcasts"),
+        ({"bias": torch.ones(10, 12, dtype=BOOL)}, "bias: wanted a tensor of floats, .*; pass booleans as `mask`"),
         ({"bias": torch.full((10, 12), math.nan)}, "bias: wanted finite numbers or minus infinity"),
         ({"bias": torch.full((10, 12), math.inf)}, "bias: wanted finite numbers or minus infinity"),
         ({"sinks": torch.zeros(3)}, r"sinks: wanted shape \(head,\) = \(4,\), got shape \(3,\)"),
@@ -57,7 +58,9 @@ def test_wrong_arguments(arguments, message):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_numbers_that_are_none_are_located(value):
-    with pytest.raises(NonFiniteError, match=f"query: wanted finite numbers, got {value} at batch 1, head 1, position 3"):
+    with pytest.raises(
+        NonFiniteError, match=f"query: wanted finite numbers, got {value} at batch 1, head 1, position 3"
+    ):
         AttentionMatrix(with_one(QUERY, value), KEY)
     with pytest.raises(NonFiniteError, match=f"key: wanted finite numbers, got {value} at batch 1, head 1, position 3"):
         AttentionMatrix(QUERY, with_one(KEY, value))
