@@ -147,7 +147,8 @@ class AttentionMatrix(AttentionOperator):
             Natural logarithm, the sink's share included; minus infinity for rows that see nothing.
 
         Notes
-        ----- Where it cannot be exact enough it is not used, and the matrix computes its own on first use: where its
+        -----
+        Where it cannot be exact enough it is not used, and the matrix computes its own on first use: where its
         magnitude is too large for float32, for a float64 matrix, and with sinks, whose share hides whether a row saw
         any key.
         """

@@ -1,0 +1,202 @@
+"""Hears attention outside of transformers' interface: PyTorch's own attention functions, in any module.
+
+`scaled_dot_product_attention` and `torch.nn.MultiheadAttention` are heard by a function mode, which sees each call of a
+PyTorch function on this thread. While one is active, PyTorch does not take the native fast path of
+`torch.nn.MultiheadAttention` and `TransformerEncoderLayer` (inference only), so there the same numbers come from other
+kernels, and may differ in the last digit.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own short name
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from attlas.capture.call import Call, describe
+from attlas.capture.interface import Listener
+from attlas.capture.kernels import KernelWatch
+from attlas.capture.probe import shadow, shadow_dtype
+from attlas.errors import UnsupportedModelError
+
+_SOFTMAX = (torch.softmax, F.softmax, Tensor.softmax)
+_MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
+
+
+class AttentionMode(TorchFunctionMode):
+    """Reports plain attention calls to one listener."""
+
+    def __init__(self, listener: Any) -> None:
+        super().__init__()
+        self._listener: Listener = listener
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        listener: Any = self._listener
+        if not listener.inside():
+            return func(*args, **kwargs)
+        if func is F.scaled_dot_product_attention:
+            return self._fused(func, args, kwargs)
+        if func is F.multi_head_attention_forward:
+            return self._multi_head(func, args, kwargs)
+        result = func(*args, **kwargs)
+        if func in _SOFTMAX and isinstance(result, Tensor) and result.dim() >= 4:
+            listener.saw_softmax()
+        return result
+
+    def _fused(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        listener = self._listener
+        with KernelWatch() as watch:
+            output = func(*args, **kwargs)
+        with torch.no_grad(), listener.deaf():
+            try:
+                call = _describe_fused(output, watch.lse, listener, *args, **kwargs)
+            except UnsupportedModelError as error:
+                listener.refused(None, str(error))
+            else:
+                listener.heard(None, call)
+        return output
+
+    def _multi_head(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        listener = self._listener
+        with listener.deaf():
+            result = func(*args, **kwargs)
+            with torch.no_grad():
+                bound = _MULTI_HEAD.bind(*args, **kwargs)
+                bound.apply_defaults()
+                try:
+                    call = _describe_multi_head(result[0], listener, bound.arguments)
+                except UnsupportedModelError as error:
+                    listener.refused(None, str(error))
+                else:
+                    listener.heard(None, call)
+        return result
+
+
+def _describe_fused(
+    output: Tensor,
+    lse: Tensor | None,
+    listener: Listener,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Call:
+    if dropout_p:
+        raise UnsupportedModelError("it drops attention weights at random; call model.eval() first")
+    if query.is_nested or key.is_nested:
+        raise UnsupportedModelError("it attends over nested tensors, which have no one length")
+    if query.dim() > 4 and attn_mask is not None and attn_mask.dim() > 2:
+        attn_mask = attn_mask.expand(*query.shape[:-2], *attn_mask.shape[-2:])
+        attn_mask = attn_mask.reshape(-1, *attn_mask.shape[-3:])
+    if query.dim() == 3 and attn_mask is not None and attn_mask.dim() == 3:
+        attn_mask = attn_mask.unsqueeze(1)
+    if lse is not None and query.dim() != 4:
+        lse = lse.reshape(-1, *lse.shape[-2:]) if query.dim() > 4 else None
+    leading = torch.broadcast_shapes(query.shape[:-3], key.shape[:-3], value.shape[:-3]) if query.dim() > 4 else ()
+    return describe(
+        query=_four_axes(query, leading),
+        key=_four_axes(key, leading),
+        value=_four_axes(value, leading),
+        output=_four_axes(output, leading),
+        mask=attn_mask,
+        masks=listener.masks,
+        scale=scale,
+        is_causal=is_causal,
+        lse=lse,
+    )
+
+
+def _four_axes(tensor: Tensor, leading: tuple[int, ...]) -> Tensor:
+    """Give a tensor the axes (batch, head, length, dim)."""
+    if tensor.dim() == 4:
+        return tensor
+    if tensor.dim() > 4:
+        return tensor.expand(*leading, *tensor.shape[-3:]).flatten(0, -4)
+    return tensor.unsqueeze(0).unsqueeze(0) if tensor.dim() == 2 else tensor.unsqueeze(1)
+
+
+def _describe_multi_head(output: Tensor, listener: Listener, given: dict[str, Any]) -> Call:
+    """Describe `torch.nn.MultiheadAttention`, whose projections are part of the call.
+
+    q, k and v are projected once more. Each head's values are carried through the output projection and summed like the
+    output is, because that sum is all that the call shows.
+    """
+    if given["training"] and given["dropout_p"]:
+        raise UnsupportedModelError("it drops attention weights at random; call model.eval() first")
+    if given["static_k"] is not None or given["static_v"] is not None:
+        raise UnsupportedModelError("it is given static keys or values, which replace its projections")
+    heads: int = given["num_heads"]
+    batched = given["query"].dim() == 3
+    query, key, value = (t if batched else t.unsqueeze(1) for t in (given["query"], given["key"], given["value"]))
+    q, k, v = _projected(query, key, value, given)
+    mask, padding = given["attn_mask"], given["key_padding_mask"]
+    if given["bias_k"] is not None:
+        k = torch.cat([k, given["bias_k"].expand(1, k.shape[1], -1)])
+        v = torch.cat([v, given["bias_v"].expand(1, v.shape[1], -1)])
+    if given["add_zero_attn"]:
+        k, v = F.pad(k, (0, 0, 0, 0, 0, 1)), F.pad(v, (0, 0, 0, 0, 0, 1))
+    batch, added = q.shape[1], k.shape[0] - key.shape[0]
+    is_causal = given["is_causal"] and padding is None and not given["need_weights"]
+    bias = None if is_causal else _additive(mask, padding, heads, batch, added, q.dtype)
+    split = [t.unflatten(-1, (heads, -1)).permute(1, 2, 0, 3) for t in (q, k, v)]
+    out_weight, out_bias = given["out_proj_weight"], given["out_proj_bias"]
+    shown = output if batched else output.unsqueeze(1)
+    shown = (shown if out_bias is None else shown - out_bias).transpose(0, 1).unsqueeze(1)
+    # Each head's part of the output projection, applied to the directions first: nothing of width d_model per head is
+    # made.
+    through = out_weight.view(out_weight.shape[0], heads, -1).permute(1, 2, 0)
+    carried = split[2].to(shadow_dtype(split[2].dtype)) @ shadow(through).to(shadow_dtype(split[2].dtype))
+    call = describe(
+        query=split[0],
+        key=split[1],
+        value=split[2],
+        output=shown,
+        mask=bias,
+        masks=listener.masks,
+        is_causal=is_causal,
+        fused=not given["need_weights"],
+    )
+    return replace(call, shadows=(carried, shadow(shown)))
+
+
+def _projected(query: Tensor, key: Tensor, value: Tensor, given: dict[str, Any]) -> list[Tensor]:
+    if given["use_separate_proj_weight"]:
+        weights = [given["q_proj_weight"], given["k_proj_weight"], given["v_proj_weight"]]
+    else:
+        weights = list(given["in_proj_weight"].chunk(3))
+    biases = [None] * 3 if given["in_proj_bias"] is None else list(given["in_proj_bias"].chunk(3))
+    return [F.linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True)]
+
+
+def _additive(
+    mask: Tensor | None, padding: Tensor | None, heads: int, batch: int, added: int, dtype: torch.dtype
+) -> Tensor | None:
+    """Join two masks (True = hidden, or numbers to add) as numbers to add; keys that were added are seen by all."""
+
+    def numbers(given: Tensor) -> Tensor:
+        return (
+            torch.zeros(given.shape, dtype=dtype, device=given.device).masked_fill(given, -math.inf)
+            if given.dtype == torch.bool
+            else given
+        )
+
+    total = None
+    if mask is not None:
+        total = numbers(mask)
+        total = total.view(batch, heads, *total.shape[-2:]) if total.dim() == 3 else total[None, None]
+    if padding is not None:
+        columns = numbers(padding if padding.dim() == 2 else padding.unsqueeze(0))[:, None, None]
+        total = columns if total is None else total + columns
+    return None if total is None else F.pad(total, (0, added))

@@ -1,0 +1,378 @@
+"""Records every attention call of a running model, and knows which modules should have been heard but were not."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from attlas import __version__
+from attlas.capture.call import Call
+from attlas.capture.function_mode import AttentionMode
+from attlas.capture.interface import listening
+from attlas.capture.keeping import Keeper
+from attlas.capture.record import Record, Wanted
+from attlas.capture.result import Capture
+from attlas.capture.visibility import MaskMemory
+from attlas.errors import ArgumentError, CaptureError, UnsupportedModelError, complaint
+from attlas.results import Provenance
+
+_CHECKED_ROWS = 8
+_NAMED = 4  # how many modules an error names before it says "and so on"
+
+LayerProgress = Callable[[int, str], None]
+"""Called as ``progress(layers so far, name)`` after each attention call."""
+
+
+@dataclass
+class _Frame:
+    """A module whose forward is running."""
+
+    name: str
+    attends: bool
+    heard: bool = False
+    settled: bool = False  # something inside was heard, so this may be but a wrapper
+    suspects: list[str] = field(default_factory=list)
+
+
+class Recorder:
+    """Hears the attention calls of one model on one thread; see `capture` for what its options mean."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        layers: Sequence[int | str] | None,
+        wanted: Wanted,
+        keeper: Keeper,
+        unrouted: str,
+        progress: LayerProgress | None,
+    ) -> None:
+        self.masks = MaskMemory()
+        self._thread = threading.get_ident()
+        self._names = {id(module): name or type(module).__name__ for name, module in model.named_modules()}
+        self._layers = None if layers is None else list(layers)
+        self._wanted, self._keeper, self._unrouted, self._progress = wanted, keeper, unrouted, progress
+        self._frames: list[_Frame] = []
+        self._deaf = False
+        # A module may run several times in one forward pass (shared layers): the layer is the module and the turn.
+        self._turns: dict[str, int] = {}
+        self.numbers: dict[tuple[str, int], int] = {}
+        self.records: dict[int, list[Record]] = {}
+        self.missed: dict[str, str] = {}
+
+    # ---- what the hooks say
+
+    def entering(self, module: nn.Module) -> None:
+        """Note that a module's forward begins."""
+        if threading.get_ident() != self._thread:
+            return
+        if not self._frames:
+            self._turns.clear()
+            self.masks.forget_dead()
+        attends = "Attention" in type(module).__name__
+        self._frames.append(_Frame(self._names[id(module)], attends))
+
+    def leaving(self, module: nn.Module) -> None:
+        """Note that a module's forward has ended, or was ended by an exception."""
+        name = self._names[id(module)]
+        # A forward that was cut short may have left frames of its children behind.
+        if threading.get_ident() != self._thread or all(frame.name != name for frame in self._frames):
+            return
+        while (frame := self._frames.pop()).name != name:
+            pass
+        if frame.heard and frame.attends:
+            # What it is made of may be named after attention too, and is no attention itself.
+            frame.suspects.clear()
+        elif frame.attends and not (frame.heard or frame.settled or frame.suspects):
+            frame.suspects.append(name)
+        if self._frames:
+            self._frames[-1].suspects += frame.suspects
+            self._frames[-1].settled |= frame.heard or frame.settled
+            return
+        for suspect in frame.suspects:
+            self._miss(suspect, "it computes its attention in code of its own")
+
+    # ---- what the interface and the function mode say
+
+    def inside(self) -> bool:
+        """Whether a module of the model is running on this thread, and is not already being heard."""
+        return bool(self._frames) and not self._deaf and threading.get_ident() == self._thread
+
+    def hears(self, module: nn.Module) -> bool:
+        """Whether an attention call that `module` makes belongs to this capture."""
+        return self.inside()
+
+    @contextmanager
+    def deaf(self) -> Iterator[None]:
+        """Do not hear what happens inside."""
+        before, self._deaf = self._deaf, True
+        try:
+            yield
+        finally:
+            self._deaf = before
+
+    def saw_softmax(self) -> None:
+        """Note a softmax over four axes outside of any known function: the module computes attention of its own."""
+        self._frames[-1].attends = True
+
+    def refused(self, module: nn.Module | None, reason: str) -> None:
+        """Note that an attention call cannot be described."""
+        self._frames[-1].heard = True
+        self._miss(self._name(module), reason)
+
+    def heard(self, module: nn.Module | None, call: Call) -> None:
+        """Take an attention call."""
+        self._frames[-1].heard = True
+        name = self._name(module)
+        turn = self._turns[name] = self._turns.get(name, -1) + 1
+        number = self.numbers.setdefault((name, turn), len(self.numbers))
+        if self._layers is not None and not {number, name} & set(self._layers):
+            return
+        self._check_heads(name, call)
+        label = name if turn == 0 else f"{name} (turn {turn + 1})"
+        try:
+            records = self.records.setdefault(number, [])
+            if not (records and records[-1].extend(call)):
+                records.append(Record(label, call, self._keeper, self._wanted))
+        except UnsupportedModelError as error:
+            self._miss(name, str(error))
+        if self._progress is not None:
+            self._progress(number + 1, name)
+
+    def _name(self, module: nn.Module | None) -> str:
+        return self._frames[-1].name if module is None else self._names.get(id(module), self._frames[-1].name)
+
+    def _miss(self, name: str, reason: str) -> None:
+        self.missed.setdefault(name, reason)
+
+    def _check_heads(self, name: str, call: Call) -> None:
+        total = call.query.shape[1]
+        if self._wanted.heads is not None and max(self._wanted.heads) >= total:
+            raise ArgumentError(
+                complaint("heads", wanted=f"numbers from 0 to {total - 1} ({name})", got=max(self._wanted.heads))
+            )
+
+    # ---- at the end
+
+    def check(self) -> None:
+        """Prove every record on a few rows, and complain about what is missing or wrong.
+
+        Raises
+        ------
+        UnsupportedModelError
+            A module attends in a way that was not heard, or that was heard and does not reproduce the kernel's output.
+        CaptureError
+            Nothing was heard.
+        ArgumentError
+            A chosen layer does not exist.
+        """
+        for number, records in list(self.records.items()):
+            reasons = [reason for record in records if (reason := _unproved(record))]
+            if reasons:
+                self._miss(records[0].name, reasons[0])
+                del self.records[number]
+        if self.missed and self._unrouted == "error":
+            raise UnsupportedModelError(_complaint_about(self.missed))
+        if not self.numbers and not self.missed:
+            raise CaptureError(
+                "model: wanted a call that attends, inside of the `with` block and on its thread; got none. "
+                "A model without attention (Mamba, FNet) has no attention matrices"
+            )
+        known = {*self.numbers.values(), *(name for name, _ in self.numbers)}
+        for layer in self._layers or ():
+            if layer not in known and layer not in self.missed:
+                raise ArgumentError(
+                    complaint(
+                        "layers",
+                        wanted=f"numbers from 0 to {len(self.numbers) - 1}, or names of attention modules",
+                        got=repr(layer),
+                        way_out="capture without `layers` once and look at `cap.names`",
+                    )
+                )
+
+
+def _unproved(record: Record) -> str:
+    """Return why a record does not reproduce its kernel's output; empty if it does."""
+    layer = record.layer()
+    error, tolerance = layer.quick_error(_CHECKED_ROWS)
+    if error <= tolerance:
+        return ""
+    return (
+        f"its output is not the softmax of the scores that it was given (relative error {error:.1e}, "
+        f"where rounding explains {tolerance:.1e})"
+    )
+
+
+def _complaint_about(missed: dict[str, str]) -> str:
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in missed.items():
+        by_reason.setdefault(reason, []).append(name)
+    parts = []
+    for reason, names in by_reason.items():
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        parts.append(f"{', '.join(names[:_NAMED])}{more}: {reason}")
+    return (
+        f'{"; ".join(parts)}. To capture what can be, pass unrouted="report"; `cap.unrouted` then names what is missing'
+    )
+
+
+@contextmanager
+def capture(
+    model: nn.Module,
+    layers: Sequence[int | str] | None = None,
+    heads: Sequence[int] | None = None,
+    values: bool = False,
+    output: bool = False,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    disk: str | Path | None = None,
+    unrouted: Literal["error", "report"] = "error",
+    progress: LayerProgress | None = None,
+) -> Iterator[Capture]:
+    """Keep the attention matrices of everything that `model` computes inside the block, on this thread.
+
+    The model runs its own kernels on its own numbers: results with and without a capture are equal to the last bit.
+    (One exception: under a capture PyTorch leaves the native fast path of `torch.nn.TransformerEncoder`, which rounds
+    differently.)
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Any module whose attention runs through transformers' attention interface, `scaled_dot_product_attention` or
+        `torch.nn.MultiheadAttention`.
+    layers : sequence of int or str, optional
+        Which attention modules to keep, by number in the order of their first call, or by name; all by default.
+    heads : sequence of int, optional
+        Which heads of each; all by default.
+    values, output : bool
+        Keep the values and the attention's output too.
+    device : str or torch.device
+        Where to keep tensors.
+    dtype : torch.dtype, optional
+        What to convert them to; the model's own by default. A narrower one makes the matrix less exact, and `verify`
+        says how much.
+    disk : path, optional
+        A folder in which to keep tensors, memory-mapped, instead of in memory. Nothing is left in it afterwards.
+    unrouted : {"error", "report"}
+        What to do about a module whose attention cannot be captured: raise, or list it in `Capture.unrouted`.
+    progress : callable, optional
+        Called as ``progress(layers so far, name)`` after each attention call.
+
+    Yields
+    ------
+    Capture
+        It fills as the model runs. Calls that continue a cache are stitched into one matrix; any other call of a layer
+        starts a new one, and `Capture.calls` lists them all.
+
+    Raises
+    ------
+    UnsupportedModelError
+        On leaving: a module's attention was not captured, or what was captured does not reproduce its output.
+    CaptureError
+        On leaving: the block made no attention call at all.
+    ArgumentError
+        An option does not fit the model.
+
+    Examples
+    --------
+    >>> with attlas.capture(model) as cap:  # doctest: +SKIP
+    ...     model(**inputs)
+    >>> cap[0].received()  # doctest: +SKIP
+    """
+    recorder = Recorder(
+        _checked_model(model),
+        layers=_checked_layers(layers),
+        wanted=Wanted(_checked_heads(heads), values, output),
+        keeper=_checked_keeper(device, dtype, disk),
+        unrouted=_checked_unrouted(unrouted),
+        progress=progress,
+    )
+    result = Capture(recorder.records, provenance=_provenance(model, layers, heads, dtype))
+    with ExitStack() as stack:
+        for module in model.modules():
+            stack.callback(module.register_forward_pre_hook(lambda module, _: recorder.entering(module)).remove)
+            # `always_call`: a frame is popped also when the forward raises.
+            hook = module.register_forward_hook(lambda module, *_: recorder.leaving(module), always_call=True)
+            stack.callback(hook.remove)
+        stack.enter_context(listening(recorder))
+        stack.enter_context(AttentionMode(recorder))
+        yield result
+    recorder.check()
+    result.close(recorder.missed)
+
+
+def _checked_model(model: nn.Module) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        way_out = "pass its .model" if hasattr(model, "model") else ""
+        raise ArgumentError(complaint("model", wanted="a torch.nn.Module", got=type(model).__name__, way_out=way_out))
+    if isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod"):
+        raise UnsupportedModelError(
+            f"model: a compiled {type(model).__name__} shows nothing of what it computes; "
+            "capture the module that it was compiled from"
+        )
+    return model
+
+
+def _checked_layers(layers: Sequence[int | str] | None) -> list[int | str] | None:
+    if layers is None:
+        return None
+    if isinstance(layers, str | int) or not layers:
+        raise ArgumentError(complaint("layers", wanted="a non-empty list of numbers or names", got=repr(layers)))
+    for layer in layers:
+        if isinstance(layer, bool) or not isinstance(layer, int | str) or (isinstance(layer, int) and layer < 0):
+            raise ArgumentError(complaint("layers", wanted="numbers from 0, or names of modules", got=repr(layer)))
+    return list(layers)
+
+
+def _checked_heads(heads: Sequence[int] | None) -> list[int] | None:
+    if heads is None:
+        return None
+    if isinstance(heads, int) or not len(heads):
+        raise ArgumentError(complaint("heads", wanted="a non-empty list of numbers", got=repr(heads)))
+    for head in heads:
+        if isinstance(head, bool) or not isinstance(head, int) or head < 0:
+            raise ArgumentError(complaint("heads", wanted="numbers from 0", got=repr(head)))
+    if len(set(heads)) != len(heads):
+        raise ArgumentError(complaint("heads", wanted="each head once", got=list(heads)))
+    return list(heads)
+
+
+def _checked_keeper(device: str | torch.device, dtype: torch.dtype | None, disk: str | Path | None) -> Keeper:
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ArgumentError(complaint("dtype", wanted="a floating-point torch.dtype", got=dtype))
+    try:
+        place = torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise ArgumentError(complaint("device", wanted="a device that is here", got=repr(str(device)))) from error
+    if disk is not None and place.type != "cpu":
+        raise ArgumentError(complaint("device", wanted='"cpu" when `disk` is given', got=repr(str(device))))
+    return Keeper(place, dtype, None if disk is None else Path(disk))
+
+
+def _checked_unrouted(unrouted: str) -> str:
+    if unrouted not in ("error", "report"):
+        raise ArgumentError(complaint("unrouted", wanted='"error" or "report"', got=repr(unrouted)))
+    return unrouted
+
+
+def _provenance(
+    model: nn.Module, layers: Sequence[int | str] | None, heads: Sequence[int] | None, dtype: torch.dtype | None
+) -> Provenance:
+    config: Any = getattr(model, "config", None)
+    parameter: Tensor | None = next(model.parameters(), None)
+    settings = {
+        "layers": "all" if layers is None else list(layers),
+        "heads": "all" if heads is None else list(heads),
+        "kernel": getattr(config, "_attn_implementation", None) or "torch",
+        "model_dtype": "none" if parameter is None else str(parameter.dtype).removeprefix("torch."),
+        "stored_dtype": "as computed" if dtype is None else str(dtype).removeprefix("torch."),
+        "torch": torch.__version__,
+    }
+    return Provenance(__version__, type(model).__name__, "", settings)
