@@ -41,13 +41,12 @@ def select(operator: AttentionOperator, index: object) -> AttentionOperator | Te
     return tile[tuple(0 if axis in dropped else slice(None) for axis in range(4))]
 
 
-def dense(operator: AttentionOperator, limit: int) -> Tensor:
+def dense(operator: AttentionOperator, limit: int | None) -> Tensor:
     """Return ``operator.to_dense(limit)``."""
-    _refuse_large(
-        operator.shape,
-        limit,
-        f"pass limit={math.prod(operator.shape)} if you have the memory, or ask for tiles or pool(...)",
-    )
+    if limit is not None:
+        all_of_it = math.prod(operator.shape)
+        way_out = f"pass limit={all_of_it} if you have the memory, or ask for tiles or pool(...)"
+        _refuse_large(operator.shape, limit, way_out)
     return ask(operator, Rows())[0]
 
 

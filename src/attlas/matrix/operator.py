@@ -157,13 +157,13 @@ class AttentionOperator(ABC):
 
         return select(self, index)
 
-    def to_dense(self, limit: int = DENSE_LIMIT) -> Tensor:
+    def to_dense(self, limit: int | None = DENSE_LIMIT) -> Tensor:
         """Return every entry.
 
         Parameters
         ----------
-        limit : int
-            How many entries at most; `TooDense` is raised before anything is allocated.
+        limit : int, optional
+            How many entries at most, None for any number; `TooDense` is raised before anything is allocated.
 
         Returns
         -------

@@ -133,7 +133,7 @@ class Scores:
             # Tiles on the diagonal all look alike, and adding costs a tenth of filling.
             like = (rows.start - cols.start, x.shape[2], x.shape[3])
             if like not in self._bands:
-                self._bands[like] = torch.where(visibility.band(rows, cols), 0.0, HIDDEN).to(x.dtype)
+                self._bands[like] = x.new_zeros(x.shape[2:]).masked_fill_(~visibility.band(rows, cols), HIDDEN)
             x.add_(self._bands[like])
 
     def _bias_tile(self, rows: Indices, cols: Indices) -> Tensor:

@@ -7,6 +7,7 @@ thread of its own.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -21,6 +22,8 @@ Result = TypeVar("Result")
 
 _lock = threading.Lock()
 _pools: dict[int, ThreadPoolExecutor] = {}
+# A forked child inherits the pools but not their threads.
+os.register_at_fork(after_in_child=_pools.clear)
 _inline: ContextVar[bool] = ContextVar("attlas_inline", default=False)
 
 
@@ -55,16 +58,26 @@ def each(
     """
     workers = min(torch.get_num_threads(), len(items))
     if device.type != "cpu" or workers <= 1 or _inline.get():
-        return _in_turn(work, items, progress)
-    return _in_parallel(work, items, _pool(torch.get_num_threads()), progress)
+        return _in_turn(work, items, device, progress)
+    return _in_parallel(work, items, device, _pool(torch.get_num_threads()), progress)
+
+
+@contextmanager
+def _exactly(device: torch.device) -> Iterator[None]:
+    """Keep gradients, and a caller's automatic mixed precision, out of the work."""
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        yield
 
 
 def _in_turn(
-    work: Callable[[Item], Result], items: Sequence[Item], progress: Callable[[int, int], None] | None
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    device: torch.device,
+    progress: Callable[[int, int], None] | None,
 ) -> list[Result]:
     results = []
     for item in items:
-        with torch.no_grad():
+        with _exactly(device):
             results.append(work(item))
         if progress is not None:
             progress(len(results), len(items))
@@ -74,6 +87,7 @@ def _in_turn(
 def _in_parallel(
     work: Callable[[Item], Result],
     items: Sequence[Item],
+    device: torch.device,
     pool: ThreadPoolExecutor,
     progress: Callable[[int, int], None] | None,
 ) -> list[Result]:
@@ -82,7 +96,7 @@ def _in_parallel(
     def guarded(item: Item) -> Result | None:
         if stopped.is_set():
             return None
-        with torch.no_grad():
+        with _exactly(device):
             return work(item)
 
     futures: list[Future[Result | None]] = [pool.submit(guarded, item) for item in items]

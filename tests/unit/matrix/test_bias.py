@@ -31,5 +31,6 @@ def test_relative_bias_equals_t5():
             attention.relative_attention_bias.weight.detach(), 300, 300, bidirectional=not decoder
         )
         ids = torch.arange(300)
-        got = ours(None, torch.arange(4).view(1, -1, 1, 1), ids.view(1, 1, -1, 1), ids.view(1, 1, 1, -1))
+        heads = torch.arange(4).view(1, -1, 1, 1)
+        got = ours(heads[:, :1], heads, ids.view(1, 1, -1, 1), ids.view(1, 1, 1, -1))
         torch.testing.assert_close(got, theirs)

@@ -75,6 +75,7 @@ def test_nbytes_counts_what_is_held():
 def test_expanded_masks_stay_small():
     padding = (torch.arange(N) > 40).view(1, 1, 1, N).expand(1, 4, N, N)
     matrix = AttentionMatrix(QUERY, KEY, mask=padding)
+    assert isinstance(matrix.visibility.mask, torch.Tensor)
     assert matrix.visibility.mask.shape == (1, 1, 1, N)
     with no_dense(N * N):
         matrix.received()

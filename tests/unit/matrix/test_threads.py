@@ -1,5 +1,6 @@
 """Work runs on threads that use one core each, leaves the caller's settings alone, and stops on the first error."""
 
+import os
 import threading
 
 import pytest
@@ -74,6 +75,24 @@ def test_the_answer_does_not_depend_on_the_number_of_threads(monkeypatch):
     with_two = matrix.received()
     torch.set_num_threads(1)
     assert torch.equal(matrix.received(), with_two)
+
+
+def test_a_forked_child_makes_threads_of_its_own():
+    each(lambda i: i, range(4), CPU)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if each(lambda i: i + 1, range(4), CPU) == [1, 2, 3, 4] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_mixed_precision_of_the_caller_changes_nothing():
+    matrix = AttentionMatrix(torch.randn(1, 1, 60, 8), torch.randn(1, 1, 60, 8))
+    v = torch.randn(1, 1, 60, 8)
+    wanted = matrix.received(), matrix.T @ v
+    with torch.autocast("cpu", dtype=torch.bfloat16), inline():
+        got = matrix.received(), matrix.T @ v
+    assert torch.equal(wanted[0], got[0])
+    torch.testing.assert_close(wanted[1], got[1])
 
 
 def test_two_callers_at_once_do_not_disturb_one_another():
