@@ -104,7 +104,7 @@ def page(length: int = 512) -> Row:
     took, size, peak, tokens = in_fresh_process("our_page", str(length))
     ours = f"{megabytes(float(size))}, {seconds(float(took))}"
     if importlib.util.find_spec("bertviz") is None or os.environ.get("ATTLAS_BENCH_BERTVIZ") == "0":
-        against = "BertViz 1.4.1 `head_view` (not installed in this run)"
+        against = "BertViz 1.4.1 `head_view` (`pip install --no-deps bertviz==1.4.1 ipython` to compare)"
     else:
         their_took, their_size, their_peak, _ = in_fresh_process("bertviz_page", str(length))
         against = (

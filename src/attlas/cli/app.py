@@ -8,6 +8,8 @@ import typer
 
 from attlas import __version__
 from attlas.cli.common import guarded
+from attlas.cli.heads import rank_heads
+from attlas.cli.map import draw_map
 from attlas.cli.models import models_app
 
 app = typer.Typer(
@@ -20,6 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(models_app, name="models")
+app.command("map")(draw_map)
+app.command("heads")(rank_heads)
 
 
 def _show_version(wanted: bool) -> None:

@@ -63,7 +63,7 @@ def guarded(app: typer.Typer) -> NoReturn:
     except OSError as error:
         fail(_os_line(error))
     if code == INTERRUPTED:  # Typer turns Ctrl-C into this code
-        print("attlas: interrupted; nothing was written", file=sys.stderr)
+        print("attlas: interrupted; nothing is left half-written", file=sys.stderr)
     raise SystemExit(code if isinstance(code, int) else 0)
 
 

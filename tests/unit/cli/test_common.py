@@ -83,7 +83,7 @@ def test_wrong_usage_is_one_line_that_names_the_help(
 
 
 def test_an_interrupt_says_that_nothing_was_written(capsys: pytest.CaptureFixture[str]) -> None:
-    assert _run(_app(KeyboardInterrupt()), capsys) == (130, "", "attlas: interrupted; nothing was written\n")
+    assert _run(_app(KeyboardInterrupt()), capsys) == (130, "", "attlas: interrupted; nothing is left half-written\n")
 
 
 def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +130,7 @@ guarded(app)
         assert process.stderr is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
-        assert process.stderr.read() == "attlas: interrupted; nothing was written\n"
+        assert process.stderr.read() == "attlas: interrupted; nothing is left half-written\n"
     assert process.returncode == 130
 
 

@@ -1,0 +1,89 @@
+"""Whatever a document or a file name holds, the page around it stays what it is."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import re
+
+import pytest
+
+from attlas.view.page import page
+from viewing import measured
+
+HOSTILE = (
+    "</script><img src=x onerror=alert(1)>",
+    "<!--<script>",
+    "]]>",
+    "{{script}}{{data}}",
+    "\u2028\u2029",
+    "\u202egnp.exe\u202c",
+    "&lt;b&gt;",
+    "\ud800",
+    "\"'`\\u003c",
+    "\x00",
+)
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    return page(measured(list(HOSTILE)), title="</title><script>alert(1)</script>{{style}}", error=None)
+
+
+def content(text: str) -> dict[str, object]:
+    found = re.search(r'<script type="application/json" id="content">(.*?)</script>', text, re.DOTALL)
+    assert found
+    return json.loads(found[1])
+
+
+def test_the_document_cannot_leave_its_place(text: str) -> None:
+    assert text.count("</script>") == 2
+    assert text.count("<script") == 2
+    assert "<img" not in text
+    assert "alert(1)</script>" not in text
+    found = re.search(r'id="content">(.*?)</script>', text, re.DOTALL)
+    assert found
+    assert not re.search("[<>&\u2028\u2029]", found[1])
+
+
+def test_tokens_arrive_visible_and_whole(text: str) -> None:
+    tokens = content(text)["tokens"]
+    assert isinstance(tokens, list)
+    assert tokens[0] == "</script><img·src=x·onerror=alert(1)>"
+    assert tokens[3] == "{{script}}{{data}}"
+    assert tokens[5] == "⟨U+202E⟩gnp.exe⟨U+202C⟩"
+    assert tokens[7] == "\ufffd"
+    text.encode("utf-8")
+
+
+def test_the_policy_allows_the_pages_own_script_and_nothing_else(text: str) -> None:
+    found = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
+    assert found
+    policy = dict(part.strip().split(" ", 1) for part in html.unescape(found[1]).split(";"))
+    script = re.search(r"<script>(.*?)</script>", text, re.DOTALL)
+    style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)
+    assert script
+    assert style
+    digests = {
+        kind: "'sha256-" + base64.b64encode(hashlib.sha256(part[1].encode()).digest()).decode() + "'"
+        for kind, part in (("script-src", script), ("style-src", style))
+    }
+    assert policy == {
+        "default-src": "'none'",
+        "img-src": "data:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        **digests,
+    }
+
+
+def test_the_page_names_no_other_place(text: str) -> None:
+    assert not re.search(
+        r"https?:|src=|url\(|@import|\bfetch\(|XMLHttpRequest|WebSocket", text.split('id="content"')[0]
+    )
+    script = text.rsplit("<script>", 1)[1]
+    assert not re.search(
+        r"https?:|\bfetch\(|XMLHttpRequest|WebSocket|innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", script
+    )
