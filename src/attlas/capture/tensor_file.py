@@ -7,12 +7,10 @@ file of many gigabytes is streamed from where the tensors lie.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
 import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from attlas._writing import write_together
 from attlas.errors import StoreError
 
 _DTYPES = {
@@ -71,23 +70,7 @@ def write_file(path: Path, tensors: Mapping[str, Tensor], description: Mapping[s
     # The widest dtypes come first, so that every tensor starts at a multiple of its own item size.
     ordered = dict(sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])))
     header = _header(ordered, description)
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.part")
-    try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                _write(file, header, ordered)
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                temporary.unlink()
-            raise
-        _sync_folder(path.parent)
-    except OSError as error:
-        way_out = (
-            "free some space or choose another folder" if error.errno == 28 else "choose a folder that can be written"
-        )
-        raise StoreError(f"{path}: cannot be written: {error.strerror}; {way_out}") from error
+    write_together({path: lambda file: _write(file, header, ordered)}, make_folders=False)
     return path
 
 
@@ -155,16 +138,6 @@ def _write(file: BinaryIO, header: bytes, tensors: Mapping[str, Tensor]) -> None
     file.write(header)
     for tensor in tensors.values():
         file.write(_bytes_of(tensor).numpy().data)
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _bytes_of(tensor: Tensor) -> Tensor:

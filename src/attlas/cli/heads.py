@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from attlas._writing import write_together
 from attlas.cli.common import JsonFlag, console, print_json, reporting
 from attlas.cli.reading import (
     FileArgument,
@@ -88,7 +89,7 @@ def rank_heads(
     if out is not None:
         check_folder(out.parent)
     with reporting() as progress:
-        from attlas.heads import head_statistics, parquet_of, write_together
+        from attlas.heads import head_statistics, parquet_of
 
         chosen = {"layers": numbers("--layers", layers), "heads": numbers("--heads", heads)}
         parts = []

@@ -3,7 +3,6 @@
 from attlas.heads.offset import AtOffset
 from attlas.heads.statistics import head_statistics
 from attlas.heads.table import NEAR, STATISTICS, HeadStatistics, LayerStatistics, Statistic, parquet_of
-from attlas.heads.writing import write_together
 
 __all__ = [
     "NEAR",
@@ -14,5 +13,4 @@ __all__ = [
     "Statistic",
     "head_statistics",
     "parquet_of",
-    "write_together",
 ]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attlas.heads.writing import write_together
+from attlas._writing import write_together
 from attlas.matrix.threads import each
 from attlas.results import Provenance
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
+from attlas._writing import write_together
 from attlas.capture import Capture
-from attlas.heads import HeadStatistics, head_statistics, write_together
+from attlas.heads import HeadStatistics, head_statistics
 from attlas.heads.statistics import Progress
 from attlas.view.page import page
 from attlas.view.picture import picture

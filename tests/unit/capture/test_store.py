@@ -182,7 +182,9 @@ def test_a_full_disk_leaves_the_old_file_and_no_litter(tmp_path: Path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(attlas.StoreError, match="No space left on device; free some space"):
+    with pytest.raises(
+        attlas.StoreError, match=r"doc\.attlas: cannot be written \(No space left on device\); free some space"
+    ):
         captured("Mistral").save(path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["doc.attlas"]

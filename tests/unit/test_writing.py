@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from attlas._writing import write_together
 from attlas.errors import StoreError
-from attlas.heads.writing import write_together
 
 
 def test_files_appear_together(tmp_path: Path) -> None:

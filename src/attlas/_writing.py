@@ -1,4 +1,4 @@
-"""Several files that appear together or not at all."""
+"""Files that appear whole or not at all, alone or together, and durably."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from attlas.errors import StoreError
 
+Content = bytes | Callable[[BinaryIO], None]
+"""A file's bytes, or what writes them into an open file."""
 
-def write_together(files: Mapping[Path, bytes]) -> None:
+
+def write_together(files: Mapping[Path, Content], *, make_folders: bool = True) -> None:
     """Write files so that each is, at any moment, the old one or the new one, whole.
 
     All are written under temporary names first and take their own names when the last one is on the disk. An error or
@@ -21,7 +25,9 @@ def write_together(files: Mapping[Path, bytes]) -> None:
     Parameters
     ----------
     files : mapping
-        Path -> content. Folders are made where they are missing.
+        Path -> content.
+    make_folders : bool
+        Make the folders that are missing; otherwise a missing folder is an error.
 
     Raises
     ------
@@ -30,33 +36,49 @@ def write_together(files: Mapping[Path, bytes]) -> None:
     """
     staged: dict[Path, Path] = {}
     made: list[Path] = []
+    at = next(iter(files))
     try:
         for path, content in files.items():
-            made += _make_folder(path.parent)
+            at = path
+            made += _make_folder(path.parent) if make_folders else []
             staged[path] = _staged(path, content)
         for path, temporary in staged.items():
-            temporary.replace(path)
+            os.replace(temporary, path)
+        for folder in {path.parent for path in staged}:
+            _sync_folder(folder)
     except BaseException as error:
         _clear(staged.values(), made)
         if isinstance(error, OSError):
-            raise _refusal(error, next(iter(files)).parent) from error
+            raise _refusal(error, at) from error
         raise
 
 
-def _staged(path: Path, content: bytes) -> Path:
+def _staged(path: Path, content: Content) -> Path:
     """Write a file under a temporary name beside its own, and see that it is on the disk."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
     temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.part")
     try:
         with temporary.open("xb") as file:
-            file.write(content)
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                content(file)
             file.flush()
             os.fsync(file.fileno())
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     return temporary
+
+
+def _sync_folder(folder: Path) -> None:
+    """See that the folder's new entries are on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _make_folder(folder: Path) -> list[Path]:
@@ -80,7 +102,7 @@ def _clear(temporaries: Iterable[Path], made: Iterable[Path]) -> None:
             folder.rmdir()
 
 
-def _refusal(error: OSError, folder: Path) -> StoreError:
+def _refusal(error: OSError, path: Path) -> StoreError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     way_out = "free some space there, or choose another folder" if full else "choose a folder that can be written"
-    return StoreError(f"{error.filename or folder}: cannot be written ({error.strerror or error}); {way_out}")
+    return StoreError(f"{path}: cannot be written ({error.strerror or error}); {way_out}")
