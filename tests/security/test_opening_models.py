@@ -97,15 +97,17 @@ def test_nor_can_a_part_of_it(clip: Path, key: str, value: Any, part: str) -> No
     assert getattr(opened.model.config, part)._attn_implementation == "sdpa"
 
 
-def test_the_callers_own_implementation_really_runs_in_every_layer(llama: Path) -> None:
+def test_the_callers_own_implementation_really_runs_in_every_layer(
+    llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[torch.nn.Module] = []
 
     def recording(module: torch.nn.Module, *arguments: Any, **options: Any) -> Any:
         calls.append(module)
         return sdpa_attention_forward(module, *arguments, **options)
 
-    AttentionInterface.register("attlas-test", recording)
-    AttentionMaskInterface.register("attlas-test", sdpa_mask)
+    monkeypatch.setitem(AttentionInterface._global_mapping, "attlas-test", recording)
+    monkeypatch.setitem(AttentionMaskInterface._global_mapping, "attlas-test", sdpa_mask)
     _change_config(llama, {"_attn_implementation": "sdpa", "_attn_implementation_internal": "eager"})
     opened = open_model(llama, attention="attlas-test")
     with torch.no_grad():

@@ -114,9 +114,11 @@ guarded(app)
 
 
 def test_a_real_ctrl_c_ends_cleanly() -> None:
+    # A test run in the background of a shell inherits that Ctrl-C is ignored; a terminal's program does not.
     code = """
-import time, typer
+import signal, time, typer
 from attlas.cli.common import guarded
+signal.signal(signal.SIGINT, signal.default_int_handler)
 app = typer.Typer()
 @app.command()
 def run():

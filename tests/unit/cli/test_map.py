@@ -120,6 +120,8 @@ def test_a_capture_that_would_mislead_is_refused(
 def test_ctrl_c_leaves_nothing(reader: Path, document: Path, tmp_path: Path) -> None:
     code = (
         "import os, signal, attlas.view.atlas as atlas\n"
+        # A test run in the background of a shell inherits that Ctrl-C is ignored; a terminal's program does not.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def stop(*a, **k): os.kill(os.getpid(), signal.SIGINT)\n"
         "atlas.picture = stop\n"
         "from attlas.cli.app import main\n"
