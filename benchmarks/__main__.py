@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import matrix, model
@@ -29,10 +30,9 @@ def main() -> None:
     if arguments.tiny and arguments.write:
         parser.error("--write: wanted the real sizes, got --tiny")
     rows: list[Row] = []
-    if arguments.only != "model":
-        rows += of_matrices(arguments.rounds, tiny=arguments.tiny)
-    if arguments.only != "matrix":
-        rows += of_the_model(max(2, arguments.rounds // 2), tiny=arguments.tiny)
+    for row in measured(arguments.only, arguments.rounds, tiny=arguments.tiny):
+        print(f"bench: {row.what}: {row.reached}", file=sys.stderr, flush=True)
+        rows.append(row)
     table = "\n".join([HEADER, *(row.markdown() for row in rows)])
     text = f"{table}\n\nMeasured with `./scripts/bench` on {machine()}."
     print(text)
@@ -40,18 +40,17 @@ def main() -> None:
         write(text)
 
 
-def of_matrices(rounds: int, *, tiny: bool) -> list[Row]:
-    """Measure random matrices."""
-    if tiny:
-        return [*matrix.questions(rounds, 300), matrix.tile(rounds, 600), matrix.long_head(1000)]
-    return [*matrix.questions(rounds), matrix.tile(rounds), matrix.long_head()]
-
-
-def of_the_model(rounds: int, *, tiny: bool) -> list[Row]:
-    """Measure the real model on the demo document."""
-    if tiny:
-        return [*model.reading(rounds, 40), model.memory(40), model.page(40)]
-    return [*model.reading(rounds), model.memory(), model.page()]
+def measured(only: str, rounds: int, *, tiny: bool) -> Iterator[Row]:
+    """Measure what was asked for, one row after the other."""
+    if only != "model":
+        yield from matrix.questions(rounds, **({"length": 300} if tiny else {}))
+        yield matrix.tile(rounds, **({"length": 600} if tiny else {}))
+        yield matrix.long_head(**({"length": 1000} if tiny else {}))
+    if only != "matrix":
+        few = {"length": 40} if tiny else {}
+        yield from model.reading(max(2, rounds // 2), **few)
+        yield model.memory(**few)
+        yield model.page(**few)
 
 
 def write(text: str) -> None:

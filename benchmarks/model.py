@@ -93,7 +93,7 @@ def memory(length: int = LONGEST) -> Row:
     return Row(
         "extra memory of capture and atlas",
         f"270 dense float32 matrices: {dense / 1e9:.1f} GB (arithmetic)",
-        f"1/{dense / extra:.0f}",
+        f"1/{dense / max(extra, 1.0):,.0f}",
         "≤ 1/40",
         f"{megabytes(extra)} beyond the forward pass alone (peak of the whole process {megabytes(float(whole))})",
     )

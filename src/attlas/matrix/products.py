@@ -34,11 +34,16 @@ def apply(operator: AttentionOperator, x: Tensor) -> Tensor:
     x = _fit(operator, x)
     if isinstance(operator, AttentionMatrix):
         return _exact(operator, x, transposed=False)
+    if isinstance(operator, Transposed) and isinstance(operator.of, AttentionMatrix):
+        return _exact(operator.of, x, transposed=True)
+    if torch.is_grad_enabled() and x.requires_grad:
+        kind = type(operator).__name__
+        raise ArgumentError(
+            complaint("x", wanted=f"no gradient, for {kind} has none", got="requires_grad=True", way_out="detach it")
+        )
     if isinstance(operator, Transposed):
-        if isinstance(operator.of, AttentionMatrix):
-            return _exact(operator.of, x, transposed=True)
-        return ask(operator.of, ApplyTransposed(x.detach()))[0].to(x.dtype)
-    return ask(operator, Apply(x.detach()))[0].to(x.dtype)
+        return ask(operator.of, ApplyTransposed(x))[0].to(x.dtype)
+    return ask(operator, Apply(x))[0].to(x.dtype)
 
 
 def _fit(operator: AttentionOperator, x: Tensor) -> Tensor:

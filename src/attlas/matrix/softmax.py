@@ -196,7 +196,7 @@ class AttentionMatrix(AttentionOperator):
         return _SoftmaxReader(self)
 
     def prepare(self) -> None:
-        self.row_sums  # noqa: B018 - computed on first use and kept
+        _ = self.row_sums
 
     def columns(self, rows: slice) -> slice:
         return self.visibility.columns(rows)

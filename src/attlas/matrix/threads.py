@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
@@ -22,8 +22,9 @@ Result = TypeVar("Result")
 
 _lock = threading.Lock()
 _pools: dict[int, ThreadPoolExecutor] = {}
-# A forked child inherits the pools but not their threads.
-os.register_at_fork(after_in_child=_pools.clear)
+if hasattr(os, "register_at_fork"):
+    # A forked child inherits the pools but not their threads.
+    os.register_at_fork(after_in_child=_pools.clear)
 _inline: ContextVar[bool] = ContextVar("attlas_inline", default=False)
 
 
@@ -93,19 +94,19 @@ def _in_parallel(
 ) -> list[Result]:
     stopped = threading.Event()
 
-    def guarded(item: Item) -> Result | None:
+    def guarded(item: Item) -> Result:
         if stopped.is_set():
-            return None
+            raise CancelledError
         with _exactly(device):
             return work(item)
 
-    futures: list[Future[Result | None]] = [pool.submit(guarded, item) for item in items]
+    futures: list[Future[Result]] = [pool.submit(guarded, item) for item in items]
     try:
         pending = set(futures)
         while pending:
             done, pending = wait(pending, timeout=0.1, return_when=FIRST_EXCEPTION)
-            if any(future.exception() for future in done):
-                break
+            for future in done:
+                future.result()  # raises what the work has raised
             if progress is not None and done:
                 progress(len(items) - len(pending), len(items))
     finally:
@@ -113,7 +114,7 @@ def _in_parallel(
         stopped.set()
         for future in futures:
             future.cancel()
-    return [future.result() for future in futures]  # type: ignore[misc] - None only after an error, which result() raises
+    return [future.result() for future in futures]
 
 
 def _pool(size: int) -> ThreadPoolExecutor:

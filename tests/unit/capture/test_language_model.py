@@ -128,10 +128,7 @@ def test_of_an_encoder_decoder_the_encoder_reads(tmp_path: Path) -> None:
 
 @pytest.mark.bundled
 def test_a_real_model_on_a_real_document_verifies() -> None:
-    try:
-        lm = attlas.load("smollm2-135m")
-    except attlas.ModelNotFound as error:
-        pytest.skip(f"until the bundled model is fetched: {error}")
+    lm = attlas.load("smollm2-135m")
     ids = lm.tokenize(inspect.getsource(statistics)).ids[:2000]
     text = lm.tokenizer.decode(ids[:1990])
     cap = lm.read(text)

@@ -51,8 +51,8 @@ def test_success_exits_with_zero(capsys: pytest.CaptureFixture[str]) -> None:
             "/out/atlas.html: No space left on device; free some space there, or choose another folder",
         ),
         (
-            PermissionError(errno.EACCES, "Permission denied", "/root/x"),
-            "/root/x: Permission denied; choose a place that you may use",
+            PermissionError(errno.EACCES, "Permission denied", "/srv/x"),
+            "/srv/x: Permission denied; choose a place that you may use",
         ),
         (OSError("something odd"), "something odd"),
     ],
