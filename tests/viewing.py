@@ -11,13 +11,12 @@ from attlas.heads import HeadStatistics, head_statistics
 LAYERS, HEADS = 3, 4
 
 
-def measured(tokens: list[str] | None = None, length: int = 40) -> HeadStatistics:
-    """Return the statistics of a random model on `tokens`, by default on short words."""
-    tokens = tokens or [f" word{i}" for i in range(length)]
+def captured(length: int, *, batch: int = 1, layers: int = LAYERS) -> attlas.Capture:
+    """Return what a random model does with random tokens."""
     config = LlamaConfig(
         hidden_size=32,
         intermediate_size=48,
-        num_hidden_layers=LAYERS,
+        num_hidden_layers=layers,
         num_attention_heads=HEADS,
         num_key_value_heads=2,
         vocab_size=64,
@@ -29,5 +28,12 @@ def measured(tokens: list[str] | None = None, length: int = 40) -> HeadStatistic
             if parameter.dim() > 1:
                 parameter.normal_(0, 0.3)
         with attlas.capture(model) as cap:
-            model(input_ids=torch.randint(0, 64, (1, len(tokens))))
+            model(input_ids=torch.randint(0, 64, (batch, length)))
+    return cap
+
+
+def measured(tokens: list[str] | None = None, length: int = 40) -> HeadStatistics:
+    """Return the statistics of a random model on `tokens`, by default on short words."""
+    tokens = tokens or [f" word{i}" for i in range(length)]
+    cap = captured(len(tokens))
     return head_statistics(cap.of_document("".join(tokens), tokens, model="tiny", fingerprint="f00d"))

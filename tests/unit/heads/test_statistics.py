@@ -16,34 +16,14 @@ from attlas.heads import STATISTICS, AtOffset, HeadStatistics, head_statistics
 from attlas.heads.even import even_spread
 from attlas.heads.table import effective_rank
 from attlas.matrix import ALiBi, AttentionMatrix, RelativeBias, ask
+from viewing import captured
 
 LENGTH = 600  # longer than what counts as near, and than a tile
 
 
-def captured(length: int = LENGTH, batch: int = 1) -> attlas.Capture:
-    config = LlamaConfig(
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=64,
-        max_position_embeddings=1024,
-    )
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(0, 0.3)
-        with attlas.capture(model) as cap:
-            model(input_ids=torch.randint(0, 64, (batch, length)))
-    return cap
-
-
 @pytest.fixture(scope="module")
 def cap() -> attlas.Capture:
-    return captured()
+    return captured(LENGTH, layers=2)
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +126,7 @@ def test_chosen_heads_keep_their_numbers() -> None:
 
 
 def test_another_element_of_the_batch() -> None:
-    cap = captured(40, batch=2)
+    cap = captured(40, batch=2, layers=2)
     second = head_statistics(cap, batch=1).layers[0]
     torch.testing.assert_close(second.entropy, cap[0].entropy()[1])
     with pytest.raises(ArgumentError, match="batch: wanted a whole number from 0 to 1, got 2"):
