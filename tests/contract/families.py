@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 import attlas
+from attlas.projections import LayerProjections, projections
 from attlas.testing.tiny_models import LENGTH, TINY_MODELS, TinyModel
 
 PADDED = 4
+PROVED = 1e-6
 BY_FAMILY = {tiny.family: tiny for tiny in TINY_MODELS}
 
 
@@ -27,6 +29,10 @@ right where it reads text. *Verified* means: the model's numbers are equal to th
 every matrix, applied to the layer's values, equals the layer's output on every entry; and for a model that decodes, a
 run through a cache, token by token and in pieces, gives the same matrix as one run. **Bold** families are promised; the
 others show how far the mechanism reaches.
+
+The last column is about `attlas.projections`: the views of W_Q, W_K, W_V and W_O. Each of them is proved: hidden states
+of the run, projected through the views in float64, give the queries, keys and values that the capture recorded, and
+what each head gathered gives the layer's output, within {PROVED:.0e} of their norm.
 
 """
 FOOT = """
@@ -133,6 +139,32 @@ def decoded(model: nn.Module, tiny: TinyModel, inputs: dict[str, Tensor], steps:
 
 
 @cache
+def viewed(family: str) -> tuple[str, str]:
+    """View a family's projections and prove them on two batches; say what they look like, or why they are refused."""
+    tiny = BY_FAMILY[family]
+    model = tiny.build()
+    try:
+        P = projections(model, tiny.inputs())
+    except attlas.UnsupportedModelError as error:
+        return "", str(error).split(". To view")[0]
+    runs = [tiny.inputs(), tiny.inputs(batch=2, length=13, seed=5)]
+    runs += [padded(tiny.inputs(batch=2), "left")] if tiny.reads_text else []
+    for inputs in runs:
+        for layer, error in P.verify(inputs).items():
+            assert error <= PROVED, (P[layer].name, error)
+    return "; ".join(sorted({appearance(view) for view in P})), ""
+
+
+def appearance(view: LayerProjections) -> str:
+    """Say how a layer's weights lie, and what else is between hidden states and its kernel."""
+    parts = ["separate" if view.modules["query"] != view.modules["key"] else "fused"]
+    if view.rotation is not None:
+        parts.append("rotary" if view.rotation.dims == view.dim else f"rotary on {view.rotation.dims} of {view.dim}")
+    named = {"query-key norms": view.query_norm, "biases": view.query_bias, "gate": view.gate}
+    return " + ".join([*parts, *(name for name, part in named.items() if part is not None)])
+
+
+@cache
 def examine(family: str) -> Examined:
     """Run everything once."""
     tiny = BY_FAMILY[family]
@@ -178,15 +210,17 @@ def table() -> str:
     named = {tiny.family for tiny in TINY_MODELS if tiny.named}
     lines = [
         *HEAD.splitlines(),
-        "| family | kernel | result | its matrices |",
-        "|---|---|---|---|",
+        "| family | kernel | result | its matrices | its projections |",
+        "|---|---|---|---|---|",
     ]
     for row in rows:
         name = f"**{row.family}**" if row.family in named else row.family
         if row.refusal:
             kind = "no attention" if "got none" in row.refusal else "refused"
             why = "it has none" if kind == "no attention" else row.refusal.split(". To capture")[0].replace("|", "\\|")
-            lines.append(f"| {name} | {row.kernel} | {kind} | {why} |")
+            lines.append(f"| {name} | {row.kernel} | {kind} | {why} | |")
         else:
-            lines.append(f"| {name} | {row.kernel} | verified | {'; '.join(row.looks)} |")
+            looks, why = viewed(row.family)
+            proof = f"proved: {looks}" if looks else f"refused: {why}"
+            lines.append(f"| {name} | {row.kernel} | verified | {'; '.join(row.looks)} | {proof} |")
     return "\n".join([*lines, *FOOT.splitlines(), ""])

@@ -19,7 +19,17 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from attlas.capture.call import Call, describe
-from attlas.capture.interface import Listener
+from attlas.capture.interface import (
+    Change,
+    Changer,
+    Listener,
+    Scoring,
+    all_deaf,
+    changed,
+    changers,
+    listeners,
+    scored,
+)
 from attlas.capture.kernels import KernelWatch
 from attlas.capture.probe import shadow, shadow_dtype
 from attlas.errors import UnsupportedModelError
@@ -29,55 +39,110 @@ _MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
 
 
 class AttentionMode(TorchFunctionMode):
-    """Reports plain attention calls to one listener."""
+    """Lets everyone on this thread who hears or changes attention take part in PyTorch's own calls.
 
-    def __init__(self, listener: Any) -> None:
-        super().__init__()
-        self._listener: Listener = listener
+    Where several are open, the mode that was entered last deals with a call, for all of them.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        listener: Any = self._listener
-        if not listener.inside():
-            return func(*args, **kwargs)
         if func is F.scaled_dot_product_attention:
-            return self._fused(func, args, kwargs)
+            return _fused(func, args, kwargs)
         if func is F.multi_head_attention_forward:
-            return self._multi_head(func, args, kwargs)
+            return _multi_head(func, args, kwargs)
         result = func(*args, **kwargs)
         if func in _SOFTMAX and isinstance(result, Tensor) and result.dim() >= 4:
-            listener.saw_softmax()
+            for listener in listeners():
+                if listener.inside():
+                    listener.saw_softmax()
         return result
 
-    def _fused(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        listener = self._listener
-        with KernelWatch() as watch:
-            output = func(*args, **kwargs)
-        with torch.no_grad(), listener.deaf():
+
+def _fused(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    hearing, changing = _concerned()
+    if not (hearing or changing):
+        return func(*args, **kwargs)
+    changes = [changer.change(None) for changer in changing]
+    if changes:
+        args, kwargs = (), _named(*args, **kwargs)
+        scoring = scored(changes, Scoring(kwargs["query"], kwargs["key"], kwargs["attn_mask"]))
+        kwargs |= {"query": scoring.query, "key": scoring.key, "attn_mask": scoring.mask}
+    with all_deaf([*hearing, *changing]), KernelWatch(enabled=bool(hearing)) as watch:
+        output = func(*args, **kwargs)
+    with torch.no_grad(), all_deaf([*hearing, *changing]):
+        for listener in hearing:
             try:
                 call = _describe_fused(output, watch.lse, listener, *args, **kwargs)
             except UnsupportedModelError as error:
                 listener.refused(None, str(error))
             else:
                 listener.heard(None, call)
+    if not changes:
         return output
+    # Axes before the heads are all of the batch.
+    return changed(changes, _four_axes(output, output.shape[:-3])).reshape(output.shape)
 
-    def _multi_head(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        listener = self._listener
-        with listener.deaf():
-            result = func(*args, **kwargs)
-            with torch.no_grad():
-                bound = _MULTI_HEAD.bind(*args, **kwargs)
-                bound.apply_defaults()
+
+def _named(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **options: Any,
+) -> dict[str, Any]:
+    """Return the arguments of `scaled_dot_product_attention`, which has no signature to ask, by name."""
+    given = {"query": query, "key": key, "value": value, "attn_mask": attn_mask}
+    return {**given, "dropout_p": dropout_p, "is_causal": is_causal, **options}
+
+
+def _multi_head(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    hearing, changing = _concerned()
+    if not (hearing or changing):
+        return func(*args, **kwargs)
+    changes = [changer.change(None) for changer in changing]
+    bound = _MULTI_HEAD.bind(*args, **kwargs)
+    bound.apply_defaults()
+    given = bound.arguments
+    with all_deaf([*hearing, *changing]):
+        result, after = _multi_head_changed(func, given, changes) if changes else (func(*args, **kwargs),) * 2
+        with torch.no_grad():
+            for listener in hearing:
                 try:
-                    call = _describe_multi_head(result[0], listener, bound.arguments)
+                    call = _describe_multi_head(result[0], listener, given)
                 except UnsupportedModelError as error:
                     listener.refused(None, str(error))
                 else:
                     listener.heard(None, call)
-        return result
+    return after
+
+
+def _multi_head_changed(func: Any, given: dict[str, Any], changes: list[Change]) -> tuple[Any, Any]:
+    """Return what the call gives unchanged, and what it gives changed.
+
+    With the identity as its output projection, the function gives each head's output.
+    """
+    scoring = scored(changes, Scoring(given["query"], given["key"], given["attn_mask"]))
+    given.update(query=scoring.query, key=scoring.key, attn_mask=scoring.mask)
+    weight, bias = given["out_proj_weight"], given["out_proj_bias"]
+    identity = torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
+    together, weights = func(**{**given, "out_proj_weight": identity, "out_proj_bias": None})
+    heads = together.unflatten(-1, (given["num_heads"], -1))
+    batched = together.dim() == 3
+    of_heads = changed(changes, heads.permute(1, 2, 0, 3) if batched else heads.transpose(0, 1).unsqueeze(0))
+    heads = of_heads.permute(2, 0, 1, 3) if batched else of_heads.squeeze(0).transpose(0, 1)
+    return (F.linear(together, weight, bias), weights), (F.linear(heads.flatten(-2), weight, bias), weights)
+
+
+def _concerned() -> tuple[list[Listener], list[Changer]]:
+    """Return who hears, and who changes, a call that is made on this thread now."""
+    return (
+        [listener for listener in listeners() if listener.inside()],
+        [changer for changer in changers() if changer.inside()],
+    )
 
 
 def _describe_fused(

@@ -4,16 +4,19 @@ The model and its configuration are not touched. `AttentionInterface.get_interfa
 for their function on every call, hands out the same function with a listener around it; and the registered mask
 functions are wrapped, so that the predicate behind a mask is known. So kernels, masks and numbers are those of the
 plain run, to the bit. Threads without an open capture get the original function.
+
+An ablation comes through the same door: it may change what a kernel is given, and what is made of what it gave.
+Listeners stand between the two: they hear what the kernel really computed.
 """
 
 from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +45,14 @@ class Listener(Protocol):
         """Whether this call is one of the listener's."""
         ...
 
+    def inside(self) -> bool:
+        """Whether the model is running, and its call is not already being heard."""
+        ...
+
+    def saw_softmax(self) -> None:
+        """Take the news of a softmax over four axes outside of any known function."""
+        ...
+
     def heard(self, module: nn.Module | None, call: Call) -> None:
         """Take a call."""
         ...
@@ -53,6 +64,63 @@ class Listener(Protocol):
     @contextmanager
     def deaf(self) -> Iterator[None]:
         """Do not hear what happens inside of a call that is being taken."""
+        ...
+
+
+class Scoring(NamedTuple):
+    """What decides an attention pattern.
+
+    Parameters
+    ----------
+    query, key : Tensor
+        As the attention function is given them.
+    mask : Tensor or other, optional
+        Who sees whom.
+    bias : Tensor, optional
+        What is added to the scores beside the mask.
+    """
+
+    query: Tensor
+    key: Tensor
+    mask: Any = None
+    bias: Any = None
+
+
+class Change(Protocol):
+    """What is to become of one attention call."""
+
+    def given(self, scoring: Scoring) -> Scoring:
+        """Return what the kernel is to be given."""
+        ...
+
+    def gave(self, output: Tensor) -> Tensor:
+        """Return what is to be made of the kernel's output; both (batch, head, n_query, value_dim)."""
+        ...
+
+
+class Changer(Protocol):
+    """Who changes attention calls on this thread."""
+
+    def hears(self, module: nn.Module) -> bool:
+        """Whether this call is one of the changer's."""
+        ...
+
+    def inside(self) -> bool:
+        """Whether the model is running, and its call is not already being dealt with."""
+        ...
+
+    def change(self, module: nn.Module | None) -> Change:
+        """Say what is to become of the call that begins."""
+        ...
+
+    @contextmanager
+    def deaf(self) -> Iterator[None]:
+        """Do not hear what happens inside of a call that is being changed."""
+        ...
+
+    @contextmanager
+    def anew(self) -> Iterator[None]:
+        """Take what happens inside for passes of their own."""
         ...
 
 
@@ -69,19 +137,39 @@ def listeners() -> list[Listener]:
     return _here.listeners
 
 
+def changers() -> list[Changer]:
+    """Return who changes this thread's attention calls, the one opened last at the end."""
+    if not hasattr(_here, "changers"):
+        _here.changers = []
+    return _here.changers
+
+
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
     """Let `listener` hear this thread's attention calls."""
+    with _present(listeners(), listener):
+        yield
+
+
+@contextmanager
+def changing(changer: Changer) -> Iterator[None]:
+    """Let `changer` change this thread's attention calls."""
+    with _present(changers(), changer):
+        yield
+
+
+@contextmanager
+def _present(those: list[Any], one: object) -> Iterator[None]:
     global _open
     with _lock:
         if _open == 0:
             _wrap_everything()
         _open += 1
-    listeners().append(listener)
+    those.append(one)
     try:
         yield
     finally:
-        listeners().remove(listener)
+        those.remove(one)
         with _lock:
             _open -= 1
             if _open == 0:
@@ -97,9 +185,9 @@ def _wrap_everything() -> None:
         self: AttentionInterface, attn_implementation: str, default: AttentionFunction
     ) -> AttentionFunction:
         function = original(self, attn_implementation, default)
-        if not listeners() or torch.compiler.is_compiling():
+        if not (listeners() or changers()) or torch.compiler.is_compiling():
             return function
-        return _with_listeners(function, attn_implementation)
+        return _heard(function, attn_implementation)
 
     AttentionInterface.get_interface = get_interface
 
@@ -162,7 +250,7 @@ def _predicate(
     )
 
 
-def _with_listeners(function: AttentionFunction, implementation: str) -> AttentionFunction:
+def _heard(function: AttentionFunction, implementation: str) -> AttentionFunction:
     @wraps(function)
     def attention(
         module: nn.Module,
@@ -174,18 +262,24 @@ def _with_listeners(function: AttentionFunction, implementation: str) -> Attenti
         **kwargs: Any,
     ) -> tuple[Tensor, Any]:
         hearing = [listener for listener in listeners() if listener.hears(module)]
-        if not hearing:
+        changing = [changer for changer in changers() if changer.hears(module)]
+        if not (hearing or changing):
             return function(module, query, key, value, attention_mask, *args, **kwargs)
         reason = _reason_to_refuse(function, implementation, query, args, kwargs)
-        if reason:
-            for listener in hearing:
-                listener.refused(module, reason)
-            return function(module, query, key, value, attention_mask, *args, **kwargs)
+        for listener in hearing if reason else ():
+            listener.refused(module, reason)
+        describing = [] if reason else hearing
+        changes = [changer.change(module) for changer in changing]
+        if changes:
+            scoring = scored(changes, Scoring(query, key, attention_mask, kwargs.get("position_bias")))
+            query, key, attention_mask, bias = scoring
+            if "position_bias" in kwargs:
+                kwargs = {**kwargs, "position_bias": bias}
         fused = implementation != "eager"
-        with _all_deaf(hearing), KernelWatch(enabled=fused) as watch:
+        with all_deaf([*hearing, *changing]), KernelWatch(enabled=fused and bool(describing)) as watch:
             output, weights = function(module, query, key, value, attention_mask, *args, **kwargs)
-        with torch.no_grad(), _all_deaf(hearing):
-            for listener in hearing:
+        with torch.no_grad(), all_deaf([*hearing, *changing]):
+            for listener in describing:
                 try:
                     call = _describe(
                         function,
@@ -204,17 +298,32 @@ def _with_listeners(function: AttentionFunction, implementation: str) -> Attenti
                     listener.refused(module, str(error))
                     continue
                 listener.heard(module, call)
-        return output, weights
+        return (changed(changes, output.transpose(1, 2)).transpose(1, 2) if changes else output), weights
 
     return attention
 
 
+def scored(changes: Sequence[Change], scoring: Scoring) -> Scoring:
+    """Let every change say what the kernel is given, the one opened first to begin with."""
+    for change in changes:
+        scoring = change.given(scoring)
+    return scoring
+
+
+def changed(changes: Sequence[Change], output: Tensor) -> Tensor:
+    """Let every change act on the kernel's output, the one opened first to begin with."""
+    for change in changes:
+        output = change.gave(output)
+    return output
+
+
 @contextmanager
-def _all_deaf(hearing: list[Listener]) -> Iterator[None]:
-    if not hearing:
+def all_deaf(those: Sequence[Listener | Changer]) -> Iterator[None]:
+    """Let none of them hear what happens inside."""
+    if not those:
         yield
         return
-    with hearing[0].deaf(), _all_deaf(hearing[1:]):
+    with those[0].deaf(), all_deaf(those[1:]):
         yield
 
 

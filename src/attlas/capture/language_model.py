@@ -9,7 +9,7 @@ from os import PathLike
 from typing import Any, overload
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from attlas.capture.recorder import capture
 from attlas.capture.result import Capture
@@ -111,13 +111,8 @@ class LanguageModel:
                 total = max(layers, done) * parts
                 progress(index * max(layers, done) + done, total, f"reading {len(document):,} tokens")
 
-        reader = _reader(self.model)
-        device = next(reader.parameters()).device
-        inputs: dict[str, Any] = {"input_ids": torch.tensor([document.ids], device=device)}
-        if "use_cache" in inspect.signature(reader.forward).parameters:
-            inputs["use_cache"] = False
         with capture(self.model, progress=tell, **options) as captured, torch.no_grad():
-            reader(**inputs)
+            run_on(reader_of(self.model), torch.tensor([document.ids]))
         return captured.of_document(document.text, document.tokens, model=self.name, fingerprint=self.facts.fingerprint)
 
 
@@ -184,7 +179,15 @@ def load(name: str | PathLike[str], **options: Any) -> LanguageModel:
     return LanguageModel(opened.model, opened.tokenizer, opened.facts)
 
 
-def _reader(model: nn.Module) -> nn.Module:
+def run_on(module: nn.Module, ids: Tensor) -> Any:
+    """Run a module on token ids, (batch, n), without a cache, and return what it returns."""
+    inputs: dict[str, Any] = {"input_ids": ids.to(next(module.parameters()).device)}
+    if "use_cache" in inspect.signature(module.forward).parameters:
+        inputs["use_cache"] = False
+    return module(**inputs)
+
+
+def reader_of(model: nn.Module) -> nn.Module:
     """Return the part of a model that reads text, without what only turns its states into something else."""
     config: Any = getattr(model, "config", None)
     if getattr(config, "is_encoder_decoder", False):

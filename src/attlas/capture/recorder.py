@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 from attlas import __version__
 from attlas.capture.call import Call
 from attlas.capture.function_mode import AttentionMode
+from attlas.capture.hearing import Frame, Hearer, following
 from attlas.capture.interface import listening
 from attlas.capture.keeping import Keeper
 from attlas.capture.record import Record, Wanted
@@ -30,18 +29,7 @@ LayerProgress = Callable[[int, str], None]
 """Called as ``progress(layers so far, name)`` after each attention call."""
 
 
-@dataclass
-class _Frame:
-    """A module whose forward is running."""
-
-    name: str
-    attends: bool
-    heard: bool = False
-    settled: bool = False  # something inside was heard, so this may be but a wrapper
-    suspects: list[str] = field(default_factory=list)
-
-
-class Recorder:
+class Recorder(Hearer):
     """Hears the attention calls of one model on one thread; see `capture` for what its options mean."""
 
     def __init__(
@@ -54,44 +42,24 @@ class Recorder:
         unrouted: str,
         progress: LayerProgress | None,
     ) -> None:
+        super().__init__(model)
         self.masks = MaskMemory()
-        self._thread = threading.get_ident()
-        self._names = {id(module): name or type(module).__name__ for name, module in model.named_modules()}
         self._layers = None if layers is None else list(layers)
         self._wanted, self._keeper, self._unrouted, self._progress = wanted, keeper, unrouted, progress
-        self._frames: list[_Frame] = []
-        self._deaf = False
-        # A module may run several times in one forward pass (shared layers): the layer is the module and the turn.
-        self._turns: dict[str, int] = {}
-        self.numbers: dict[tuple[str, int], int] = {}
         self.records: dict[int, list[Record]] = {}
         self.missed: dict[str, str] = {}
 
     # ---- what the hooks say
 
-    def entering(self, module: nn.Module) -> None:
-        """Note that a module's forward begins."""
-        if threading.get_ident() != self._thread:
-            return
-        if not self._frames:
-            self._turns.clear()
-            self.masks.forget_dead()
-        attends = "Attention" in type(module).__name__
-        self._frames.append(_Frame(self._names[id(module)], attends))
+    def _began(self) -> None:
+        self.masks.forget_dead()
 
-    def leaving(self, module: nn.Module) -> None:
-        """Note that a module's forward has ended, or was ended by an exception."""
-        name = self._names[id(module)]
-        # A forward that was cut short may have left frames of its children behind.
-        if threading.get_ident() != self._thread or all(frame.name != name for frame in self._frames):
-            return
-        while (frame := self._frames.pop()).name != name:
-            pass
+    def _left(self, frame: Frame) -> None:
         if frame.heard and frame.attends:
             # What it is made of may be named after attention too, and is no attention itself.
             frame.suspects.clear()
         elif frame.attends and not (frame.heard or frame.settled or frame.suspects):
-            frame.suspects.append(name)
+            frame.suspects.append(frame.name)
         if self._frames:
             self._frames[-1].suspects += frame.suspects
             self._frames[-1].settled |= frame.heard or frame.settled
@@ -101,23 +69,6 @@ class Recorder:
 
     # ---- what the interface and the function mode say
 
-    def inside(self) -> bool:
-        """Whether a module of the model is running on this thread, and is not already being heard."""
-        return bool(self._frames) and not self._deaf and threading.get_ident() == self._thread
-
-    def hears(self, module: nn.Module) -> bool:
-        """Whether an attention call that `module` makes belongs to this capture."""
-        return self.inside()
-
-    @contextmanager
-    def deaf(self) -> Iterator[None]:
-        """Do not hear what happens inside."""
-        before, self._deaf = self._deaf, True
-        try:
-            yield
-        finally:
-            self._deaf = before
-
     def saw_softmax(self) -> None:
         """Note a softmax over four axes outside of any known function: the module computes attention of its own."""
         self._frames[-1].attends = True
@@ -125,18 +76,17 @@ class Recorder:
     def refused(self, module: nn.Module | None, reason: str) -> None:
         """Note that an attention call cannot be described."""
         self._frames[-1].heard = True
-        self._miss(self._name(module), reason)
+        self._miss(self.place(module).name, reason)
 
     def heard(self, module: nn.Module | None, call: Call) -> None:
         """Take an attention call."""
         self._frames[-1].heard = True
-        name = self._name(module)
-        turn = self._turns[name] = self._turns.get(name, -1) + 1
-        number = self.numbers.setdefault((name, turn), len(self.numbers))
+        place = self.place(module)
+        name, number = place.name, place.number
         if self._layers is not None and not {number, name} & set(self._layers):
             return
         self._check_heads(name, call)
-        label = name if turn == 0 else f"{name} (turn {turn + 1})"
+        label = name if place.turn == 0 else f"{name} (turn {place.turn + 1})"
         try:
             records = self.records.setdefault(number, [])
             if not (records and records[-1].extend(call)):
@@ -145,9 +95,6 @@ class Recorder:
             self._miss(name, str(error))
         if self._progress is not None:
             self._progress(number + 1, name)
-
-    def _name(self, module: nn.Module | None) -> str:
-        return self._frames[-1].name if module is None else self._names.get(id(module), self._frames[-1].name)
 
     def _miss(self, name: str, reason: str) -> None:
         self.missed.setdefault(name, reason)
@@ -287,7 +234,7 @@ def capture(
     >>> cap[0].received()  # doctest: +SKIP
     """
     recorder = Recorder(
-        _checked_model(model),
+        checked_model(model),
         layers=_checked_layers(layers),
         wanted=Wanted(_checked_heads(heads), values, output),
         keeper=_checked_keeper(device, dtype, disk),
@@ -296,19 +243,16 @@ def capture(
     )
     result = Capture(recorder.records, provenance=_provenance(model, layers, heads, dtype))
     with ExitStack() as stack:
-        for module in model.modules():
-            stack.callback(module.register_forward_pre_hook(lambda module, _: recorder.entering(module)).remove)
-            # `always_call`: a frame is popped also when the forward raises.
-            hook = module.register_forward_hook(lambda module, *_: recorder.leaving(module), always_call=True)
-            stack.callback(hook.remove)
+        stack.enter_context(following(model, recorder))
         stack.enter_context(listening(recorder))
-        stack.enter_context(AttentionMode(recorder))
+        stack.enter_context(AttentionMode())
         yield result
     recorder.check()
     result.close(recorder.missed)
 
 
-def _checked_model(model: nn.Module) -> nn.Module:
+def checked_model(model: nn.Module) -> nn.Module:
+    """Return the model if it is one whose attention can be heard at all."""
     if not isinstance(model, nn.Module):
         way_out = "pass its .model" if hasattr(model, "model") else ""
         raise ArgumentError(complaint("model", wanted="a torch.nn.Module", got=type(model).__name__, way_out=way_out))
