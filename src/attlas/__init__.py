@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from attlas.capture import Capture as Capture
     from attlas.capture import LanguageModel as LanguageModel
+    from attlas.capture import ablate as ablate
     from attlas.capture import capture as capture
     from attlas.capture import load as load
     from attlas.capture import open_capture as open_capture
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from attlas.errors import UnsupportedModelError as UnsupportedModelError
     from attlas.matrix import AttentionMatrix as AttentionMatrix
     from attlas.matrix import AttentionOperator as AttentionOperator
+    from attlas.projections import LowRank as LowRank
+    from attlas.projections import projections as projections
 
 __version__ = "0.1.0"
 
@@ -34,9 +37,12 @@ _HOMES = {
     "AttentionOperator": "attlas.matrix",
     "Capture": "attlas.capture",
     "LanguageModel": "attlas.capture",
+    "ablate": "attlas.capture",
     "capture": "attlas.capture",
     "load": "attlas.capture",
     "open_capture": "attlas.capture",
+    "LowRank": "attlas.projections",
+    "projections": "attlas.projections",
     "ArgumentError": "attlas.errors",
     "AttlasError": "attlas.errors",
     "CaptureError": "attlas.errors",

@@ -1,0 +1,130 @@
+"""How much of what every head writes another head reads, for all pairs of heads of two layers, in bounded memory.
+
+A score is the Frobenius norm of ``writer · face · tailᵀ``: the writer (value_dim × d_model) is what a head writes, but
+for a rotation of its inside; the face (d_model × dim) is what another head reads, and its tail (dim × dim) what it does
+with that. Heads that share a key or value head share its face, so it is multiplied once and never copied.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attlas.matrix.threads import each
+from attlas.projections.factors import Factors, triangle
+
+
+def writers(value: Tensor, output: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return ``R·W_O`` with ``W_V = QR``, scaled to norm 1, and the share of its directions.
+
+    Parameters
+    ----------
+    value : Tensor, (kv_head, d_key, value_dim)
+        W_V.
+    output : Tensor, (head, value_dim, d_out)
+        W_O.
+    dtype : torch.dtype
+        In which the writers are returned.
+
+    Returns
+    -------
+    writers : Tensor, (head, k, d_out)
+        As W_V·W_O, but for an orthonormal factor from the left, which changes no norm; zero for a zero head.
+    share : Tensor, (head,), float64
+        ``Σσ⁴ / (Σσ²)²``.
+    """
+    group = len(output) // len(value)
+
+    def one(i: int) -> tuple[Tensor, Tensor]:
+        product = Factors.of(value[i], output[i * group : (i + 1) * group])
+        front = triangle(product.left)
+        size, share = _sizes(front @ triangle(product.right.mT).mT)
+        return ((front / _safe(size)) @ product.right).to(dtype), share
+
+    return _gathered(each(one, range(len(value)), value.device))
+
+
+def tails(face: Tensor, behind: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return R of ``behind = QR``, scaled so that ``face · Rᵀ`` has norm 1, and the share of its directions.
+
+    Parameters
+    ----------
+    face : Tensor, (face, d_model, dim)
+        One for each head, or one for each kv head.
+    behind : Tensor, (behind, d, dim)
+        Likewise; the number of one divides that of the other.
+    dtype : torch.dtype
+        In which the tails are returned.
+
+    Returns
+    -------
+    tails : Tensor, (head, k, dim)
+        ``face · tailᵀ`` is as ``face · behindᵀ``, but for an orthonormal factor from the right; zero for a zero head.
+    share : Tensor, (head,), float64
+        ``Σσ⁴ / (Σσ²)²``.
+    """
+    shared = min(len(face), len(behind))
+    faces, behinds = (weight.unflatten(0, (shared, -1)) for weight in (face, behind))
+
+    def one(i: int) -> tuple[Tensor, Tensor]:
+        product = Factors.of(faces[i], behinds[i].mT)
+        back = triangle(product.right.mT)
+        size, share = _sizes(triangle(product.left) @ back.mT)
+        # The face itself stays as it is in the model, so the power of two that was taken out of it goes into the tail.
+        return (back / _safe(size) * torch.exp2(-product.exponents[0][..., None, None])).to(dtype), share
+
+    return _gathered(each(one, range(shared), face.device))
+
+
+def pair_scores(writers: Tensor, face: Tensor, tails: Tensor | None, memory: int) -> Tensor:
+    """Return the norm of ``writer · face · tailᵀ`` for every pair, (writer, head).
+
+    Parameters
+    ----------
+    writers : Tensor, (writer, k, d_model)
+        Of one or more layers.
+    face : Tensor, (face, d_model, dim)
+        Of one layer; a view of its weights.
+    tails : Tensor, (head, k', dim), or None
+        A whole number of heads for each face; None for the face alone.
+    memory : int
+        About how many bytes may be used meanwhile; at least what one face needs.
+    """
+    rows, dim = writers.shape[0] * writers.shape[1], face.shape[-1]
+    flat = writers.flatten(0, 1)
+    group = 1 if tails is None else len(tails) // len(face)
+    numbers = rows * (dim if tails is None else dim + 2 * group * tails.shape[1])
+    step = max(1, memory // (numbers * flat.element_size()))
+    found = []
+    for first in range(0, len(face), step):
+        part = face[first : first + step]
+        # One product for all of them: in most models the faces lie side by side in one weight matrix already.
+        side_by_side = part.permute(1, 0, 2).flatten(1).to(flat)
+        seen = (flat @ side_by_side).unflatten(1, (len(part), dim)).permute(1, 0, 2)
+        if tails is not None:
+            behind = (
+                tails[first * group : (first + len(part)) * group]
+                .unflatten(0, (len(part), group))
+                .flatten(1, 2)
+                .to(flat)
+            )
+            seen = seen @ behind.mT
+        squares = seen.square().unflatten(1, writers.shape[:2]).unflatten(3, (group, -1)).sum((2, 4))
+        found.append(squares.permute(1, 0, 2).flatten(1))
+    return torch.cat(found, 1).sqrt()
+
+
+def _gathered(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Join what was found for each key or value head: one of them at a time is in float64."""
+    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+
+def _sizes(core: Tensor) -> tuple[Tensor, Tensor]:
+    """Return norm (…, 1, 1) and share (…) of products, from matrices with the same singular values."""
+    size = torch.linalg.matrix_norm(core, keepdim=True)
+    unit = core / _safe(size)
+    return size, (unit.mT @ unit).square().sum((-2, -1))
+
+
+def _safe(size: Tensor) -> Tensor:
+    return torch.where(size > 0, size, 1.0)
