@@ -1,7 +1,8 @@
 """One tile scheduler for every question: which blocks of heads and rows are worked on, in which tiles, and by whom.
 
-On a CPU a block is one head (or a span of one head's rows, when there are few heads), and blocks run on threads; on an
-accelerator a block is all heads at once, with tiles as large as a fixed budget allows. How the work is cut depends on
+On a CPU a block is one head, or a span of one head's rows when there are few heads, or several heads when all of them
+together fill no more than a tile; blocks run on threads. On an accelerator a block is all heads at once, with tiles as
+large as a fixed budget allows. How the work is cut depends on
 the matrix alone, never on how many threads there are, so sums come out the same on every machine with the same
 arithmetic.
 """
@@ -70,6 +71,14 @@ def blocks_of(operator: AttentionOperator) -> list[Block]:
     batch, head, n_query, _ = operator.shape
     if operator.device.type != "cpu":
         return [Block(slice(0, batch), slice(0, head), slice(0, n_query))]
+    together = _heads_a_tile(operator)
+    if together > 1:
+        batches, heads = max(1, together // head), min(together, head)
+        return [
+            Block(slice(b, min(b + batches, batch)), slice(h, min(h + heads, head)), slice(0, n_query))
+            for b in range(0, batch, batches)
+            for h in range(0, head, heads)
+        ]
     spans = -(-MANY_BLOCKS // (batch * head))
     strips = -(-n_query // TILE)
     length = -(-strips // spans) * TILE
@@ -79,6 +88,15 @@ def blocks_of(operator: AttentionOperator) -> list[Block]:
         for h in range(head)
         for start in range(0, n_query, length)
     ]
+
+
+def _heads_a_tile(operator: AttentionOperator) -> int:
+    """Return how many small heads are worth one step: for matrices of a sentence, a step costs more than its sums."""
+    batch, head, n_query, n_key = operator.shape
+    if max(n_query, n_key) > TILE:
+        return 1
+    # Enough blocks must be left for the threads.
+    return max(1, min(TILE * TILE // (n_query * n_key), batch * head // MANY_BLOCKS))
 
 
 def each_block(
