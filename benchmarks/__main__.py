@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import matrix, model
+from benchmarks import matrix, model, projections
 from benchmarks.measuring import HEADER, Row, machine
 
 PAGES = ("README.md", "docs/reference/benchmarks.md")
@@ -20,7 +20,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="how often each pair is run in turn (default 5)")
     parser.add_argument(
-        "--only", choices=["matrix", "model", "all"], default="all", help="only random matrices, or only the real model"
+        "--only",
+        choices=["matrix", "model", "projections", "all"],
+        default="all",
+        help="only random matrices, only the real model, or only the projection matrices",
     )
     parser.add_argument(
         "--tiny", action="store_true", help="tiny sizes, to see that everything runs; the figures mean nothing"
@@ -42,15 +45,17 @@ def main() -> None:
 
 def measured(only: str, rounds: int, *, tiny: bool) -> Iterator[Row]:
     """Measure what was asked for, one row after the other."""
-    if only != "model":
+    if only in ("matrix", "all"):
         yield from matrix.questions(rounds, **({"length": 300} if tiny else {}))
         yield matrix.tile(rounds, **({"length": 600} if tiny else {}))
         yield matrix.long_head(**({"length": 1000} if tiny else {}))
-    if only != "matrix":
+    if only in ("model", "all"):
         few = {"length": 40} if tiny else {}
         yield from model.reading(max(2, rounds // 2), **few)
         yield model.memory(**few)
         yield model.page(**few)
+    if only in ("projections", "all"):
+        yield from projections.rows(rounds, tiny=tiny)
 
 
 def write(text: str) -> None:

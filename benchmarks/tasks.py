@@ -16,6 +16,11 @@ def peak() -> int:
     return int(line.split()[1]) * 1024
 
 
+def forget_peak() -> None:
+    """Let `peak` begin again from what the process holds now; Linux alone can."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
 def long_head(length: str) -> None:
     """Ask a single very long head."""
     import torch
@@ -84,7 +89,20 @@ def bertviz_page(tokens: str) -> None:
         print(time.perf_counter() - begun, file.stat().st_size, peak(), len(document))
 
 
-TASKS = {task.__name__: task for task in (long_head, forward, atlas, our_page, bertviz_page)}
+def composing(which: str, *shape: str) -> None:
+    """Say how much memory the process held at most before the compositions of all heads, and after them."""
+    from attlas.projections import projections
+    from benchmarks.projections import bridged, large_model, ours, small_model, theirs
+
+    model = (large_model if which == "large" else small_model)(*(int(number) for number in shape))
+    held = bridged(model) if which == "theirs" else projections(model)
+    forget_peak()
+    before = peak()
+    theirs(held) if which == "theirs" else ours(held)
+    print(before, peak())
+
+
+TASKS = {task.__name__: task for task in (long_head, forward, atlas, our_page, bertviz_page, composing)}
 
 if __name__ == "__main__":
     TASKS[sys.argv[1]](*sys.argv[2:])

@@ -7,6 +7,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import attlas
 from attlas.heads import HeadStatistics, head_statistics
+from attlas.projections.composition import Edge
+from attlas.projections.table import Column
+from attlas.results import Provenance
+from attlas.view.cards import Cards, PredictionCard, RoleCard
+from attlas.view.projections_page import ProjectionFacts, projections_page
 
 LAYERS, HEADS = 3, 4
 
@@ -37,3 +42,73 @@ def measured(tokens: list[str] | None = None, length: int = 40) -> HeadStatistic
     tokens = tokens or [f" word{i}" for i in range(length)]
     cap = captured(len(tokens))
     return head_statistics(cap.of_document("".join(tokens), tokens, model="tiny", fingerprint="f00d"))
+
+
+ALL_HEADS = [(layer, head) for layer in range(LAYERS) for head in range(HEADS)]
+EDGES = (
+    Edge((0, 1), (2, 3), "k", 0.5, 9.0),
+    Edge((0, 1), (1, 0), "v", 0.4, 7.0),
+    Edge((1, 0), (2, 3), "q", 0.3, 5.0),
+)
+
+
+def known(word: str = "induction") -> Cards:
+    """Return made-up knowledge of the heads of `measured`, with `word` wherever a page shows text."""
+    count = len(ALL_HEADS)
+    torch.manual_seed(0)
+    spectra = torch.rand(2, count, 8).sort(descending=True).values
+    numbers = [float(i) for i in range(count)]
+    return Cards(
+        heads=ALL_HEADS,
+        columns=(
+            Column("qk_effective_rank", "QK rank", "", "Effective rank.", "Roy and Vetterli 2007", "random heads"),
+            Column("ov_effective_rank", "OV rank", "", "Effective rank.", "", ""),
+            Column("share", "its share", "share", "A share.", "", ""),
+            Column("word", word, "", word, word, word),
+        ),
+        values={
+            "qk_effective_rank": numbers,
+            "ov_effective_rank": numbers[::-1],
+            "share": [None, *[value / 100 for value in numbers[1:]]],
+            "word": [word] * count,
+        },
+        chance={"qk_effective_rank": [6.0] * count, "ov_effective_rank": [6.0] * count},
+        tracks={
+            "qk": spectra[0],
+            "ov": spectra[1],
+            "qk_chance": spectra[0].mean(0, keepdim=True),
+            "ov_chance": spectra[1].mean(0, keepdim=True),
+            "kernel": torch.rand(count, 16).softmax(-1),
+            "measured": torch.rand(count, 16).softmax(-1),
+        },
+        edges=EDGES,
+        level=0.18,
+        roles=(_role("induction", word, 11), _role("previous_token", "previous token", 1)),
+        predictions=(PredictionCard(word, word, 0.9, 0.8, 0.95, 3), PredictionCard("other", word, 0.5, 0.4, 0.6, 3)),
+        role=[word if i == 11 else "previous token" if i == 1 else None for i in range(count)],
+    )
+
+
+def _role(name: str, label: str, passing: int) -> RoleCard:
+    count = len(ALL_HEADS)
+    score = [0.8 if i == passing else 0.1 for i in range(count)]
+    return RoleCard(
+        name=name,
+        label=label,
+        meaning=label,
+        score=score,
+        low=[value - 0.05 for value in score],
+        high=[value + 0.05 for value in score],
+        baseline=[0.12] * count,
+        passes=[i == passing for i in range(count)],
+        notes=[None] * count,
+    )
+
+
+def projected(word: str = "induction", model: str = "tiny", *, cards: Cards | None = None) -> str:
+    """Return the page of projections of made-up knowledge."""
+    facts = ProjectionFacts(
+        LAYERS, HEADS, 2, 8, 32, {"query": 3072, "key": 1536, "value": 1536, "output": 3072, "other": 9}
+    )
+    modules = [f"{word}.{layer}" for layer, _ in ALL_HEADS]
+    return projections_page(cards or known(word), facts, Provenance("0", model), error=3e-7, modules=modules)

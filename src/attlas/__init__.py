@@ -24,9 +24,12 @@ if TYPE_CHECKING:
     from attlas.errors import StoreError as StoreError
     from attlas.errors import TooDense as TooDense
     from attlas.errors import UnsupportedModelError as UnsupportedModelError
+    from attlas.heads import HeadTable as HeadTable
+    from attlas.heads import heads as heads
     from attlas.matrix import AttentionMatrix as AttentionMatrix
     from attlas.matrix import AttentionOperator as AttentionOperator
     from attlas.projections import LowRank as LowRank
+    from attlas.projections import Projections as Projections
     from attlas.projections import projections as projections
 
 __version__ = "0.1.0"
@@ -41,7 +44,10 @@ _HOMES = {
     "capture": "attlas.capture",
     "load": "attlas.capture",
     "open_capture": "attlas.capture",
+    "HeadTable": "attlas.heads",
+    "heads": "attlas.heads",
     "LowRank": "attlas.projections",
+    "Projections": "attlas.projections",
     "projections": "attlas.projections",
     "ArgumentError": "attlas.errors",
     "AttlasError": "attlas.errors",

@@ -9,7 +9,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("part", "rows"), [("matrix", 4), pytest.param("model", 5, marks=pytest.mark.bundled)])
+@pytest.mark.parametrize(
+    ("part", "rows"),
+    [
+        ("matrix", 4),
+        pytest.param("model", 5, marks=pytest.mark.bundled),
+        pytest.param("projections", 4, marks=pytest.mark.bundled),
+    ],
+)
 def test_benchmarks_run_and_print_a_table(part, rows):
     command = [sys.executable, "-m", "benchmarks", "--tiny", "--rounds", "1", "--only", part]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attlas.projections.composition import KINDS, composition
-from random_heads import dense_scores, gathered, random_layer
+from random_heads import dense_ov, dense_qk, dense_scores, gathered, random_layer
 
 
 @settings(max_examples=60, deadline=None)
@@ -39,5 +39,16 @@ def test_scores_of_all_pairs(data):
         for j, second in enumerate(layers):
             block = found[i, : len(first.query), j, : len(second.query)].double()
             truth = dense_scores(first, second, kind) if i < j else torch.zeros_like(block)
-            # A score is at most 1, and what it is made of has norm 1: rounding counts from there.
-            assert (block - truth).abs().max() <= 8 * step * d_model**0.5
+            allowed = 8 * step * amplified(first, "v")[:, None] * amplified(second, kind)
+            assert ((block - truth).abs() <= allowed).all()
+
+
+def amplified(layer, kind):
+    """Return ‖A‖‖B‖ / ‖AB‖ of each head: any computation in floats rounds in proportion to the factors of a product."""
+    left, right = (layer.value, layer.output) if kind == "v" else (layer.query, layer.key)
+    sizes = [
+        torch.linalg.matrix_norm(factor.double()).repeat_interleave(len(layer.query) // len(factor))
+        for factor in (left, right)
+    ]
+    product = torch.linalg.matrix_norm((dense_ov if kind == "v" else dense_qk)(layer))
+    return torch.where(product > 0, sizes[0] * sizes[1] / product, 1.0)

@@ -11,7 +11,7 @@ import re
 import pytest
 
 from attlas.view.page import page
-from viewing import measured
+from viewing import known, measured, projected
 
 HOSTILE = (
     "</script><img src=x onerror=alert(1)>",
@@ -27,9 +27,15 @@ HOSTILE = (
 )
 
 
-@pytest.fixture(scope="module")
-def text() -> str:
-    return page(measured(list(HOSTILE)), title="</title><script>alert(1)</script>{{style}}", error=None)
+TITLE = "</title><script>alert(1)</script>{{style}}"
+
+
+@pytest.fixture(scope="module", params=["atlas", "atlas with cards", "projections"])
+def text(request: pytest.FixtureRequest) -> str:
+    if request.param == "projections":
+        return projected("".join(HOSTILE), model=TITLE)
+    cards = known("".join(HOSTILE)) if "cards" in request.param else None
+    return page(measured(list(HOSTILE)), title=TITLE, error=None, cards=cards)
 
 
 def content(text: str) -> dict[str, object]:
@@ -48,7 +54,8 @@ def test_the_document_cannot_leave_its_place(text: str) -> None:
     assert not re.search("[<>&\u2028\u2029]", found[1])
 
 
-def test_tokens_arrive_visible_and_whole(text: str) -> None:
+def test_tokens_arrive_visible_and_whole() -> None:
+    text = page(measured(list(HOSTILE)), title=TITLE, error=None)
     tokens = content(text)["tokens"]
     assert isinstance(tokens, list)
     assert tokens[0] == "</script><img·src=x·onerror=alert(1)>"
@@ -56,6 +63,21 @@ def test_tokens_arrive_visible_and_whole(text: str) -> None:
     assert tokens[5] == "⟨U+202E⟩gnp.exe⟨U+202C⟩"
     assert tokens[7] == "\ufffd"
     text.encode("utf-8")
+
+
+def test_words_of_cards_arrive_visible() -> None:
+    cards = content(projected("".join(HOSTILE), model=TITLE))["cards"]
+    assert isinstance(cards, dict)
+    for words in (
+        cards["role"][11],
+        cards["roles"][0]["label"],
+        cards["columns"][3]["label"],
+        cards["values"]["word"][0],
+    ):
+        assert "{{script}}{{data}}" in words
+        assert "⟨U+202E⟩gnp.exe⟨U+202C⟩" in words
+        assert "\ud800" not in words
+        assert "\x00" not in words
 
 
 def test_the_policy_allows_the_pages_own_script_and_nothing_else(text: str) -> None:

@@ -8,9 +8,10 @@ import typer
 
 from attlas import __version__
 from attlas.cli.common import guarded
-from attlas.cli.heads import rank_heads
+from attlas.cli.heads import tell_heads
 from attlas.cli.map import draw_map
 from attlas.cli.models import models_app
+from attlas.cli.projections import tell_projections
 
 app = typer.Typer(
     name="attlas",
@@ -23,7 +24,8 @@ app = typer.Typer(
 )
 app.add_typer(models_app, name="models")
 app.command("map")(draw_map)
-app.command("heads")(rank_heads)
+app.command("heads")(tell_heads)
+app.command("projections")(tell_projections)
 
 
 def _show_version(wanted: bool) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from attlas._tables import finite
 from attlas.errors import AttlasError
 
 if TYPE_CHECKING:
@@ -93,17 +94,7 @@ def _leave_closed_pipe() -> NoReturn:
 
 def print_json(content: Any) -> None:
     """Print plain types as JSON; a number that is not finite becomes null, for JSON has no word for it."""
-    typer.echo(json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False))
-
-
-def _finite(content: Any) -> Any:
-    if isinstance(content, float):
-        return content if abs(content) < float("inf") else None
-    if isinstance(content, dict):
-        return {key: _finite(value) for key, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [_finite(value) for value in content]
-    return content
+    typer.echo(json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def console(*, stderr: bool = False) -> Console:

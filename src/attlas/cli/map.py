@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,12 +15,14 @@ from attlas.cli.reading import (
     HeadsOption,
     LayersOption,
     ModelOption,
+    Read,
     WindowOption,
     check_folder,
     checked,
     numbers,
     read_document,
 )
+from attlas.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from attlas.capture import Capture
@@ -39,6 +42,10 @@ def draw_map(
     save_capture: Annotated[
         bool,
         typer.Option("--save-capture", help=f"Write {CAPTURE_NAME} too: the matrices themselves, to be opened later."),
+    ] = False,
+    roles: Annotated[
+        bool,
+        typer.Option("--roles", help="Measure what the heads do and what their weights hold, for each head's card."),
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -61,12 +68,14 @@ def draw_map(
     name = "standard input" if file == "-" else Path(file).name
     reports: list[dict[str, Any]] = []
     with reporting() as progress:
-        parts = read_document(file, model, window, progress, **chosen)
+        read = read_document(file, model, window, progress, **chosen)
+        parts = read.captures
+        known = _known(read, progress) if roles else {}
         for i, cap in enumerate(parts):
             alone = len(parts) == 1
             place = out if alone else out / f"part-{i + 1:0{len(str(len(parts)))}d}"
             title = name if alone else f"{name}, part {i + 1} of {len(parts)}"
-            reports.append(_draw(cap, place, title, save_capture, progress))
+            reports.append(_draw(cap, place, title, save_capture, known, progress))
     seconds = time.monotonic() - began
     if as_json:
         print_json(
@@ -78,7 +87,25 @@ def draw_map(
     console().print(f"{seconds:,.1f} seconds in all")
 
 
-def _draw(cap: Capture, place: Path, title: str, save_capture: bool, progress: Any) -> dict[str, Any]:
+def _known(read: Read, progress: Any) -> dict[str, Any]:
+    """Measure what the heads do, and compute what their weights hold; what cannot be viewed is said and left out."""
+    from attlas.heads import heads
+    from attlas.projections import projections
+    from attlas.projections.table import projection_table
+
+    known: dict[str, Any] = {"roles": heads(read.model, progress=progress)}
+    try:
+        views = projections(read.model, progress=progress)
+    except UnsupportedModelError as error:
+        print(f"attlas: the cards show no projections: {error}", file=sys.stderr)
+        return known
+    # What was read last, or the last part of it, shows which offsets the heads really attend to.
+    return {**known, "table": projection_table(views, read.captures[-1], progress=progress)}
+
+
+def _draw(
+    cap: Capture, place: Path, title: str, save_capture: bool, known: dict[str, Any], progress: Any
+) -> dict[str, Any]:
     """Check, measure and draw one capture; return what was done as plain types."""
     from attlas.heads import head_statistics
     from attlas.view import write_atlas
@@ -86,7 +113,7 @@ def _draw(cap: Capture, place: Path, title: str, save_capture: bool, progress: A
     progress(0, 1, "checking")
     error = checked(cap)
     statistics = head_statistics(cap, progress=progress)
-    files = write_atlas(statistics, place, title=title, error=error, progress=progress)
+    files = write_atlas(statistics, place, title=title, error=error, progress=progress, **known)
     written = dict(files.sizes)
     if save_capture:
         progress(0, 1, "saving the capture")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ import typer
 from attlas.errors import ArgumentError, CaptureError, StoreError, complaint
 
 if TYPE_CHECKING:
-    from attlas.capture import Capture
+    from attlas.capture import Capture, LanguageModel
 
 LARGEST_NUMBER = 9999
 CHECKED_ROWS = 16
@@ -78,10 +79,29 @@ def check_folder(folder: Path) -> None:
         raise StoreError(f"{nearest}: may not be written; choose a folder that can be")
 
 
+@dataclass(frozen=True)
+class Read:
+    """What came of reading a document.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        The reader.
+    text : str
+        The document.
+    captures : sequence of Capture
+        One, or with a window one for each part.
+    """
+
+    model: LanguageModel
+    text: str
+    captures: Sequence[Capture]
+
+
 def read_document(
     file: str, model: str, window: int | None, progress: Any, *, layers: list[int] | None, heads: list[int] | None
-) -> Sequence[Capture]:
-    """Read a file with a model and return its captures: one, or with `window` one for each part.
+) -> Read:
+    """Read a file with a model.
 
     Raises
     ------
@@ -93,15 +113,44 @@ def read_document(
 
     # The text comes first: a wrong file should not cost the loading of a model.
     text = read_text(file)
+    loaded = loaded_model(model, progress, layers=layers, heads=heads)
+    if window is None:
+        return Read(loaded, text, [loaded.read(text, progress=progress, layers=layers, heads=heads)])
+    return Read(loaded, text, loaded.read(text, window=window, progress=progress, layers=layers, heads=heads))
+
+
+def loaded_model(
+    model: str, progress: Any, *, layers: list[int] | None = None, heads: list[int] | None = None
+) -> LanguageModel:
+    """Load a model that has the layers and heads that were asked for.
+
+    Raises
+    ------
+    ModelNotFound, ArgumentError
+        There is no such model, or it has fewer layers or heads.
+    """
     from attlas.capture import load
 
     loaded = load(model, progress=progress)
     for option, chosen, limit in (("--layers", layers, loaded.facts.layers), ("--heads", heads, loaded.facts.heads)):
         if chosen and limit and chosen[-1] >= limit:
             raise ArgumentError(complaint(option, wanted=f"numbers from 0 to {limit - 1}", got=chosen[-1]))
-    if window is None:
-        return [loaded.read(text, progress=progress, layers=layers, heads=heads)]
-    return loaded.read(text, window=window, progress=progress, layers=layers, heads=heads)
+    return loaded
+
+
+def check_file(option: str, path: Path | None, example: str) -> None:
+    """Find out before long work that a file cannot be written.
+
+    Raises
+    ------
+    StoreError
+        It is a folder, or its folder may not be written.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise StoreError(f"{option}: wanted a file's name, got the folder {path}; give for example {path / example}")
+    check_folder(path.parent)
 
 
 def checked(cap: Capture) -> float:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from attlas._writing import write_together
-from attlas.matrix.threads import each
+from attlas._tables import Table
+from attlas.projections import factors
+from attlas.projections.factors import of_each
 from attlas.results import Provenance
 
 NEAR = 256
@@ -112,7 +109,7 @@ class LayerStatistics:
 
 
 @dataclass(frozen=True, eq=False)
-class HeadStatistics:
+class HeadStatistics(Table):
     """A row for every layer and head, with the small maps and tracks that a picture needs.
 
     Parameters
@@ -143,21 +140,8 @@ class HeadStatistics:
         """Return the table as plain types: where the head is, its statistics, and those of an even spread."""
         return list(self._rows())
 
-    def to_parquet(self, path: str | PathLike[str]) -> Path:
-        """Write the table as a Parquet file, atomically; its schema's metadata says how it was made.
-
-        Raises
-        ------
-        StoreError
-            The file cannot be written.
-        """
-        target = Path(path)
-        write_together({target: self.parquet()})
-        return target
-
-    def parquet(self) -> bytes:
-        """Return the content of the Parquet file."""
-        return parquet_of(self.rows(), self.provenance)
+    def about(self) -> dict[str, Any]:
+        return {"columns": {s.name: {"unit": s.unit, "meaning": s.meaning} for s in STATISTICS}}
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         for layer in self.layers:
@@ -177,20 +161,6 @@ class HeadStatistics:
                 }
 
 
-def parquet_of(rows: list[dict[str, Any]], provenance: Provenance) -> bytes:
-    """Return rows of such tables as the content of a Parquet file, with their meaning and origin in its metadata."""
-    import pyarrow
-    from pyarrow import parquet
-
-    about = {
-        "attlas": json.dumps(provenance.as_dict(), ensure_ascii=False),
-        "columns": json.dumps({s.name: {"unit": s.unit, "meaning": s.meaning} for s in STATISTICS}),
-    }
-    buffer = io.BytesIO()
-    parquet.write_table(pyarrow.Table.from_pylist(rows).replace_schema_metadata(about), buffer)
-    return buffer.getvalue()
-
-
 def _of_head(values: Tensor, head: int) -> float:
     return float(values[min(head, len(values) - 1)])
 
@@ -205,8 +175,5 @@ def effective_rank(maps: Tensor) -> Tensor:
 
     Roy and Vetterli 2007, "The effective rank: a measure of effective dimensionality". 0 for a map of zeros.
     """
-    # A small decomposition is done fastest on one core, and heads do not depend on one another.
-    spectrum = torch.stack(each(torch.linalg.svdvals, list(maps.double()), maps.device))
-    share = spectrum / spectrum.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
-    rank = torch.exp(-torch.special.xlogy(share, share).sum(-1))
-    return torch.where(spectrum.sum(-1) > 0, rank, 0.0).float()
+    (spectrum,) = of_each(lambda few: (torch.linalg.svdvals(few),), maps.double())
+    return factors.effective_rank(spectrum).float()

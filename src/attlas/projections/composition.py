@@ -324,7 +324,7 @@ def _scored(
             written.append(writer.to(device))
             writes[i, : heads[i]] = share.to(writes)
         first = [0, *itertools.accumulate(len(writer) for writer in written)]
-        together = torch.cat(written)
+        together = torch.cat(written) if len(written) > 1 else written[0]
         del written
         for j in range(span.start + 1, len(layers)):
             runs = list(_runs([i for i in span if paired[i, j]]))

@@ -40,7 +40,7 @@ class ProjectionCount:
     shared_with: int | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ParameterCounts:
     """The parameters of all projections.
 
@@ -54,6 +54,9 @@ class ParameterCounts:
 
     counts: tuple[ProjectionCount, ...]
     model: int
+
+    def __repr__(self) -> str:
+        return f"ParameterCounts({self.total:,} of {self.model:,} parameters: {self.share:.1%})"
 
     @property
     def total(self) -> int:

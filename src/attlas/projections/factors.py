@@ -89,12 +89,12 @@ class Factors:
 
 
 def _scaled(name: str, factor: Tensor) -> tuple[Tensor, Tensor]:
-    values = factor.detach().double()
-    largest = values.abs().amax((-2, -1))
+    factor = factor.detach()
+    largest = factor.abs().amax((-2, -1)).double()
     if not bool(largest.isfinite().all()):
         raise NonFiniteError(complaint(name, wanted="finite numbers", got="NaN or infinity"))
     exponent = torch.frexp(largest).exponent.clamp(-_LARGEST_EXPONENT, _LARGEST_EXPONENT).double()
-    return values * torch.exp2(-exponent[..., None, None]), exponent
+    return factor.to(torch.float64, copy=True).mul_(torch.exp2(-exponent[..., None, None])), exponent
 
 
 def of_each(work: Callable[[Tensor], tuple[Tensor, ...]], stack: Tensor) -> tuple[Tensor, ...]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from attlas._agreement import pearson, spearman
 from attlas.capture import Capture
 from attlas.errors import ArgumentError, CaptureError, complaint
 from attlas.matrix import AttentionMatrix, AttentionOperator, Question, Tile, ask
@@ -155,8 +156,8 @@ class OffsetKernel:
             raise ArgumentError(complaint("offset", wanted=wanted, got=f"{offset}, where {len(kernel)} have"))
         return Agreement(
             offset,
-            pearson=_correlation(kernel, attention),
-            spearman=_correlation(_ranks(kernel), _ranks(attention)),
+            pearson=pearson(kernel, attention),
+            spearman=spearman(kernel, attention),
             heads=len(kernel),
             deviation=(len(kernel) - 1) ** -0.5,
         )
@@ -477,16 +478,3 @@ def _listed(offsets: tuple[int, ...]) -> str:
     whole = offsets == tuple(range(offsets[0], offsets[-1] + 1))
     return f"{offsets[0]} to {offsets[-1]}" if whole else ", ".join(map(str, offsets))
 
-
-def _ranks(values: Tensor) -> Tensor:
-    """Return ranks from 0, ties sharing their mean."""
-    unique, place, counts = values.unique(return_inverse=True, return_counts=True)
-    last = counts.cumsum(0).to(torch.float64) - 1
-    del unique
-    return (last - (counts - 1) / 2)[place]
-
-
-def _correlation(a: Tensor, b: Tensor) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    size = a.norm() * b.norm()
-    return float((a * b).sum() / size) if float(size) > 0 else float("nan")

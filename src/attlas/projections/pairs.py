@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attlas.matrix.threads import each
-from attlas.projections.factors import Factors, triangle
+from attlas.projections.factors import Factors, ratio, triangle
 
 
 def writers(value: Tensor, output: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -33,15 +33,8 @@ def writers(value: Tensor, output: Tensor, dtype: torch.dtype) -> tuple[Tensor, 
     share : Tensor, (head,), float64
         ``Σσ⁴ / (Σσ²)²``.
     """
-    group = len(output) // len(value)
-
-    def one(i: int) -> tuple[Tensor, Tensor]:
-        product = Factors.of(value[i], output[i * group : (i + 1) * group])
-        front = triangle(product.left)
-        size, share = _sizes(front @ triangle(product.right.mT).mT)
-        return ((front / _safe(size)) @ product.right).to(dtype), share
-
-    return _gathered(each(one, range(len(value)), value.device))
+    front, share = tails(output.mT, value, dtype)
+    return front @ output.to(front), share
 
 
 def tails(face: Tensor, behind: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -68,10 +61,10 @@ def tails(face: Tensor, behind: Tensor, dtype: torch.dtype) -> tuple[Tensor, Ten
 
     def one(i: int) -> tuple[Tensor, Tensor]:
         product = Factors.of(faces[i], behinds[i].mT)
-        back = triangle(product.right.mT)
-        size, share = _sizes(triangle(product.left) @ back.mT)
+        size, share = _sizes(product)
         # The face itself stays as it is in the model, so the power of two that was taken out of it goes into the tail.
-        return (back / _safe(size) * torch.exp2(-product.exponents[0][..., None, None])).to(dtype), share
+        size = size * torch.exp2(product.exponents[0][..., None, None])
+        return (triangle(product.right.mT) / size).to(dtype), share
 
     return _gathered(each(one, range(shared), face.device))
 
@@ -97,17 +90,15 @@ def pair_scores(writers: Tensor, face: Tensor, tails: Tensor | None, memory: int
     step = max(1, memory // (numbers * flat.element_size()))
     found = []
     for first in range(0, len(face), step):
-        part = face[first : first + step]
-        # One product for all of them: in most models the faces lie side by side in one weight matrix already.
-        side_by_side = part.permute(1, 0, 2).flatten(1).to(flat)
-        seen = (flat @ side_by_side).unflatten(1, (len(part), dim)).permute(1, 0, 2)
+        part, behind = face[first : first + step].to(flat), None
         if tails is not None:
-            behind = (
-                tails[first * group : (first + len(part)) * group]
-                .unflatten(0, (len(part), group))
-                .flatten(1, 2)
-                .to(flat)
-            )
+            behind = tails[first * group : (first + len(part)) * group].to(flat)
+            behind = behind.unflatten(0, (len(part), group)).flatten(1, 2)
+        if behind is not None and group == 1:
+            part, behind = part @ behind.mT, None
+        # One large product with all of them, not many small ones.
+        seen = (flat @ part.permute(1, 0, 2).flatten(1)).unflatten(1, (len(part), -1)).permute(1, 0, 2)
+        if behind is not None:
             seen = seen @ behind.mT
         squares = seen.square().unflatten(1, writers.shape[:2]).unflatten(3, (group, -1)).sum((2, 4))
         found.append(squares.permute(1, 0, 2).flatten(1))
@@ -119,12 +110,10 @@ def _gathered(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
 
-def _sizes(core: Tensor) -> tuple[Tensor, Tensor]:
-    """Return norm (…, 1, 1) and share (…) of products, from matrices with the same singular values."""
-    size = torch.linalg.matrix_norm(core, keepdim=True)
-    unit = core / _safe(size)
-    return size, (unit.mT @ unit).square().sum((-2, -1))
-
-
-def _safe(size: Tensor) -> Tensor:
-    return torch.where(size > 0, size, 1.0)
+def _sizes(product: Factors) -> tuple[Tensor, Tensor]:
+    """Return the norm of each product, (…, 1, 1), or 1 for a zero one, and the share of its directions, (…)."""
+    # The trace of this small matrix is Σσ², and that of its square Σσ⁴: nothing cancels, as all σ² are positive.
+    small = (product.left.mT @ product.left) @ (product.right @ product.right.mT)
+    energy = small.diagonal(dim1=-2, dim2=-1).sum(-1).clamp(min=0)
+    fourth = (small * small.mT).sum((-2, -1))
+    return torch.where(energy > 0, energy.sqrt(), 1.0)[..., None, None], ratio(fourth, energy.square())

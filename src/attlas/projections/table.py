@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attlas._writing import write_together
+from attlas._tables import Table
 from attlas.capture import Capture
 from attlas.errors import UnsupportedModelError
 from attlas.projections.composition import KINDS, Composition, composition
@@ -207,7 +203,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, eq=False)
-class ProjectionTable:
+class ProjectionTable(Table):
     """A row for every head, and the records that it was made from, which a picture needs.
 
     Parameters
@@ -251,32 +247,12 @@ class ProjectionTable:
         """Return one head's row."""
         return dict(self._rows[self.heads.index((layer, head))])
 
-    def to_parquet(self, path: str | PathLike[str]) -> Path:
-        """Write the table as a Parquet file, atomically; its schema's metadata says what the columns mean.
-
-        Raises
-        ------
-        StoreError
-            The file cannot be written.
-        """
-        target = Path(path)
-        write_together({target: self.parquet()})
-        return target
-
-    def parquet(self) -> bytes:
-        """Return the content of the Parquet file."""
-        import pyarrow
-        from pyarrow import parquet
-
-        about = {
-            "attlas": json.dumps(self.provenance.as_dict(), ensure_ascii=False),
-            "columns": json.dumps({column.name: asdict(column) for column in COLUMNS}, ensure_ascii=False),
-            "chance": json.dumps(dict(self.chance)),
-            "reasons": json.dumps(dict(self.reasons), ensure_ascii=False),
+    def about(self) -> dict[str, Any]:
+        return {
+            "columns": {column.name: asdict(column) for column in COLUMNS},
+            "chance": dict(self.chance),
+            "reasons": dict(self.reasons),
         }
-        buffer = io.BytesIO()
-        parquet.write_table(pyarrow.Table.from_pylist(self.rows()).replace_schema_metadata(about), buffer)
-        return buffer.getvalue()
 
 
 def projection_table(

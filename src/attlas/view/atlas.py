@@ -6,13 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attlas._writing import write_together
 from attlas.capture import Capture
 from attlas.heads import HeadStatistics, head_statistics
 from attlas.heads.statistics import Progress
+from attlas.view.collecting import cards_of
 from attlas.view.page import page
 from attlas.view.picture import picture
+
+if TYPE_CHECKING:
+    from attlas.heads.role_table import HeadTable
+    from attlas.projections.table import ProjectionTable
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,8 @@ def write_atlas(
     *,
     title: str = "document",
     error: float | None = None,
+    roles: HeadTable | None = None,
+    table: ProjectionTable | None = None,
     progress: Progress | None = None,
 ) -> AtlasFiles:
     """Draw every head of a capture.
@@ -55,6 +63,10 @@ def write_atlas(
         The document's name, for the heading.
     error : float, optional
         The worst relative error that `Capture.verify` found; the page shows it.
+    roles : HeadTable, optional
+        What `attlas.heads` measured: each head's card shows it.
+    table : ProjectionTable, optional
+        What `attlas.projections.table.projection_table` computed; likewise.
     progress : callable, optional
         Called as ``progress(done, total, what)``.
 
@@ -74,9 +86,10 @@ def write_atlas(
     statistics = source if isinstance(source, HeadStatistics) else head_statistics(source, progress=progress)
     place = Path(folder)
     files = AtlasFiles(place / "atlas.html", place / "atlas.png", place / "heads.parquet")
+    cards = None if roles is None and table is None else cards_of(table, roles)
     contents: dict[Path, bytes] = {}
     steps = (
-        (files.page, lambda: page(statistics, title=title, error=error).encode("utf-8")),
+        (files.page, lambda: page(statistics, title=title, error=error, cards=cards).encode("utf-8")),
         (files.picture, lambda: picture(statistics, title=title)),
         (files.table, statistics.parquet),
     )

@@ -1,25 +1,23 @@
-"""The page: one file that needs no network, runs only its own script, and shows text as nothing but text."""
+"""The page of an atlas: every head's map and numbers, for a browser."""
 
 from __future__ import annotations
 
 import base64
-import hashlib
-import html
-import json
-from collections.abc import Mapping
-from importlib import resources
 from typing import Any
 
 from attlas import __version__
 from attlas.heads import STATISTICS, HeadStatistics, LayerStatistics
+from attlas.view.cards import Cards
 from attlas.view.colours import NAMES, colour_table
-from attlas.view.encoding import FLOOR, STEPS, Codes, binned, map_codes, packed, share_codes, to_codes
+from attlas.view.encoding import Codes, binned, map_codes, packed, share_codes, to_codes
 from attlas.view.glyphs import visible
+from attlas.view.standalone import standalone, visible_title
 
-_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+_STYLES = ("common.css", "cards.css", "atlas.css")
+_SCRIPTS = ("common.js", "cards.js", "atlas_maps.js", "atlas_grid.js", "atlas_head.js", "atlas.js")
 
 
-def page(statistics: HeadStatistics, *, title: str, error: float | None = None) -> str:
+def page(statistics: HeadStatistics, *, title: str, error: float | None = None, cards: Cards | None = None) -> str:
     """Return the atlas as one HTML document.
 
     Parameters
@@ -30,47 +28,13 @@ def page(statistics: HeadStatistics, *, title: str, error: float | None = None) 
         The document's name.
     error : float, optional
         The worst relative error that `Capture.verify` found; shown in the header.
+    cards : Cards, optional
+        What else is known of the heads: their roles, their projections.
     """
-    style, script = _asset("atlas.css"), _asset("atlas.js")
-    policy = (
-        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
-    )
-    parts = {
-        "policy": html.escape(policy, quote=True).replace("&#x27;", "'"),
-        "title": html.escape(f"{visible_title(title)} – attlas"),
-        "style": style,
-        "script": script,
-        "data": _json(_content(statistics, title, error)),
-    }
-    text = _asset("atlas.html")
-    # One pass over the template, so that nothing inside a part can be taken for a place to fill.
-    pieces = text.split("{{")
-    filled = [pieces[0]]
-    for piece in pieces[1:]:
-        name, rest = piece.split("}}", 1)
-        filled += [parts[name], rest]
-    return "".join(filled)
-
-
-def visible_title(title: str) -> str:
-    """Return a name that is fit for a heading: spaces stay spaces."""
-    return visible(title).replace("·", " ").strip()
-
-
-def _asset(name: str) -> str:
-    return resources.files("attlas.view").joinpath("page", name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
-
-
-def _json(content: Mapping[str, Any]) -> str:
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for character, escape in _ESCAPES.items():
-        text = text.replace(character, escape)
-    return text
+    content = _content(statistics, title, error)
+    if cards is not None:
+        content["cards"] = cards.content()
+    return standalone("atlas.html", _STYLES, _SCRIPTS, content, title=title)
 
 
 def _content(statistics: HeadStatistics, title: str, error: float | None) -> dict[str, Any]:
@@ -90,7 +54,6 @@ def _content(statistics: HeadStatistics, title: str, error: float | None) -> dic
         "error": error,
         "tokens": None if statistics.tokens is None else [visible(token) for token in statistics.tokens],
         "statistics": [vars(statistic) for statistic in STATISTICS],
-        "coding": {"steps": STEPS, "floor": FLOOR},
         "colours": {name: base64.b64encode(colour_table(name).tobytes()).decode("ascii") for name in NAMES},
         "spreads": spreads,
         "layers": layers,

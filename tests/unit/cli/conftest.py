@@ -8,10 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 
-@pytest.fixture(scope="session")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a tiny model that reads letters, 64 at most."""
-    folder = tmp_path_factory.mktemp("reader")
+def _saved(folder: Path, layers: int, positions: int) -> Path:
     letters = {letter: i for i, letter in enumerate("?abcdefghijklmnopqrstuvwxyz \n")}
     tokenizer = Tokenizer(models.WordLevel(letters, unk_token="?"))  # noqa: S106 - a token of text, no secret
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
@@ -20,14 +17,26 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = LlamaConfig(
         hidden_size=16,
         intermediate_size=24,
-        num_hidden_layers=3,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         vocab_size=32,
-        max_position_embeddings=64,
+        max_position_embeddings=positions,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny model that reads letters, 64 at most."""
+    return _saved(tmp_path_factory.mktemp("reader"), layers=3, positions=64)
+
+
+@pytest.fixture(scope="session")
+def long_reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tinier model that reads many letters."""
+    return _saved(tmp_path_factory.mktemp("long-reader"), layers=2, positions=2048)
 
 
 @pytest.fixture

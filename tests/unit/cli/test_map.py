@@ -61,6 +61,15 @@ def test_standard_input_and_chosen_layers_and_heads(reader: Path, tmp_path: Path
     assert [(row["layer"], row["head"]) for row in rows] == [(0, 1), (0, 2), (2, 1), (2, 2)]
 
 
+def test_roles_and_projections_reach_the_cards(long_reader: Path, document: Path, tmp_path: Path) -> None:
+    run(document, "-m", long_reader, "-o", tmp_path / "atlas", "--roles")
+    text = (tmp_path / "atlas" / "atlas.html").read_text(encoding="utf-8")
+    assert '"label":"induction"' in text
+    assert '"name":"qk_effective_rank"' in text
+    run(document, "-m", long_reader, "-o", tmp_path / "plain")
+    assert '"cards"' not in (tmp_path / "plain" / "atlas.html").read_text(encoding="utf-8")
+
+
 def test_the_capture_is_written_when_asked(reader: Path, document: Path, tmp_path: Path) -> None:
     run(document, "-m", reader, "-o", tmp_path / "atlas", "--save-capture")
     opened = attlas.open_capture(tmp_path / "atlas" / "capture.attlas")

@@ -1,0 +1,79 @@
+"""A page that is one file: it needs no network, runs only its own script, and shows text as nothing but text."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+from attlas.view.encoding import FLOOR, STEPS
+from attlas.view.glyphs import visible
+
+_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+
+
+def standalone(
+    template: str, styles: Sequence[str], scripts: Sequence[str], content: Mapping[str, Any], *, title: str
+) -> str:
+    """Return a whole HTML document.
+
+    Parameters
+    ----------
+    template : str
+        The name of an HTML file of ``view/page`` with the places ``{{policy}}``, ``{{title}}``, ``{{style}}``,
+        ``{{data}}`` and ``{{script}}``.
+    styles, scripts : sequence of str
+        Names of files there, in the order in which they are joined.
+    content : mapping
+        What the scripts find in the element ``content``: plain types that JSON can hold.
+    title : str
+        The document's name; anything may stand in it.
+    """
+    style, script = (_joined(names) for names in (styles, scripts))
+    policy = (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    coding = {"coding": {"steps": STEPS, "floor": FLOOR}}
+    parts = {
+        "policy": html.escape(policy, quote=True).replace("&#x27;", "'"),
+        "title": html.escape(f"{visible_title(title)} – attlas"),
+        "style": style,
+        "script": script,
+        "data": _json({**content, **coding}),
+    }
+    # One pass over the template, so that nothing inside a part can be taken for a place to fill.
+    pieces = _asset(template).split("{{")
+    filled = [pieces[0]]
+    for piece in pieces[1:]:
+        name, rest = piece.split("}}", 1)
+        filled += [parts[name], rest]
+    return "".join(filled)
+
+
+def visible_title(title: str) -> str:
+    """Return a name that is fit for a heading: spaces stay spaces."""
+    return visible(title).replace("·", " ").strip()
+
+
+def _joined(names: Sequence[str]) -> str:
+    return "\n".join(map(_asset, names))
+
+
+def _asset(name: str) -> str:
+    return resources.files("attlas.view").joinpath("page", name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character, escape in _ESCAPES.items():
+        text = text.replace(character, escape)
+    return text
