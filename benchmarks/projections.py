@@ -15,8 +15,8 @@ import torch
 import attlas
 from attlas.projections import projections
 from attlas.projections.composition import KINDS, composition
-from attlas.projections.copying import eigen_positivity, moments
-from attlas.projections.spectra import spectra
+from attlas.projections.copy_scores import eigen_positivity, moments
+from attlas.projections.singular_spectra import spectra
 from attlas.projections.token_states import vocabulary_of
 from benchmarks.measuring import Row, in_fresh_process, in_turn, megabytes, seconds
 from benchmarks.model import MODEL

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import attlas
-from attlas.heads.sentences import sentences
+from attlas.heads.relations.labelled import sentences
 from attlas.models.facts import gather_facts
 
 VOCABULARY = 420

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attlas.errors import DocumentError
-from attlas.heads.conllu import Parsed, parse_conllu
-from attlas.heads.words import NO_WORD, merged
+from attlas.heads.relations.conllu import Parsed, parse_conllu
+from attlas.heads.relations.words import NO_WORD, merged
 
 FORMS = st.text(st.characters(codec="utf-8", exclude_characters="\t\n\r", exclude_categories=("Cc", "Cs")), min_size=1)
 LABELS = st.from_regex(r"[a-z]{1,5}(:[a-z]{1,4})?", fullmatch=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from attlas.cli.rankings import plain_table
 
 if TYPE_CHECKING:
-    from attlas.projections.vocabulary import Standing, VocabularyCircuit
+    from attlas.projections.vocabulary_circuits import Standing, VocabularyCircuit
 
 LISTS = (
     ("looks_for", "looks for"),

@@ -159,7 +159,7 @@ def _which(first: str, second: str | None, model: str | None) -> tuple[str, str 
 def _labelled(path: Path | None) -> Any:
     if path is None:
         return None
-    from attlas.heads.sentences import LabelledPairs
+    from attlas.heads.relations.labelled import LabelledPairs
 
     return LabelledPairs.from_conllu(path)
 

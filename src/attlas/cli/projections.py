@@ -168,7 +168,7 @@ def _views(model: str, progress: Any) -> Projections:
 def _tell_token(model: str, asked: tuple[str, int, int], top: int, offset: int, with_mlp: bool, as_json: bool) -> None:
     token, layer, head = asked
     with reporting() as progress:
-        from attlas.projections.vocabulary import vocabulary
+        from attlas.projections.vocabulary_circuits import vocabulary
 
         views = _views(model, progress)
         circuit = vocabulary(views, layer, head, token, top=top, offset=offset, with_mlp=with_mlp, progress=progress)

@@ -8,11 +8,11 @@ from attlas.heads.ablation import AblationEffects, ablation_effects
 from attlas.heads.importance import HeadImportance, head_importance
 from attlas.heads.measuring import heads
 from attlas.heads.offset import AtOffset
-from attlas.heads.relation_table import BestHead, RelationScores
-from attlas.heads.relations import relation_scores
+from attlas.heads.relations.labelled import LabelledPairs, Pair, sentences
+from attlas.heads.relations.measuring import relation_scores
+from attlas.heads.relations.table import BestHead, RelationScores
 from attlas.heads.role_table import HeadTable, Held, Prediction, RoleScores
 from attlas.heads.roles import ROLES, Role
-from attlas.heads.sentences import LabelledPairs, Pair, sentences
 from attlas.heads.statistics import head_statistics
 from attlas.heads.table import NEAR, STATISTICS, HeadStatistics, LayerStatistics, Statistic
 

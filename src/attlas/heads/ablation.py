@@ -367,4 +367,3 @@ def _importance(
         absolute=every.absolute[where],
         predicted=every.predicted[where],
     )
-

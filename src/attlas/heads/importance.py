@@ -250,4 +250,3 @@ def means_of(lm: LanguageModel, kind: str, reference: Reference | None, ids: Ten
 def provenance_of(lm: LanguageModel, settings: dict[str, Any]) -> Provenance:
     """Return how a result was made."""
     return Provenance(__version__, lm.name, lm.facts.fingerprint, {**settings, "torch": torch.__version__})
-

@@ -12,23 +12,23 @@ from torch import Tensor
 from attlas import __version__
 from attlas.capture import LanguageModel
 from attlas.errors import ArgumentError, DocumentError, UnsupportedModelError, complaint
-from attlas.heads.grammar import RELATIONS
 from attlas.heads.intervals import FEWEST, LEVEL, RESAMPLES, check_resamples
 from attlas.heads.needles import measure_needles, needles
 from attlas.heads.predictions import predict_roles
-from attlas.heads.relation_reading import DIRECTIONS
-from attlas.heads.relation_scoring import MARGIN as RELATION_MARGIN
-from attlas.heads.relations import relation_scores
+from attlas.heads.relations.grammar import RELATIONS
+from attlas.heads.relations.labelled import LabelledPairs
+from attlas.heads.relations.labelled import sentences as made_sentences
+from attlas.heads.relations.measuring import relation_scores
+from attlas.heads.relations.reading import DIRECTIONS
+from attlas.heads.relations.scoring import MARGIN as RELATION_MARGIN
 from attlas.heads.repeats import frame_of, measure_repeats, offsets_of, repeats
 from attlas.heads.role_table import HeadTable, RoleScores, Sample, score_role
 from attlas.heads.roles import BY_NAME, FAR, MARGIN, REACH, ROLES, Role
-from attlas.heads.sentences import LabelledPairs
-from attlas.heads.sentences import sentences as made_sentences
 from attlas.heads.texts import measure_text, stretches
 from attlas.results import Provenance
 
 if TYPE_CHECKING:
-    from attlas.heads.relation_table import RelationScores
+    from attlas.heads.relations.table import RelationScores
     from attlas.projections.whole import Projections
 
 Progress = Callable[[int, int, str], None]
@@ -39,7 +39,7 @@ SENTENCES = 400
 
 PLANTED = ("long_range", "delimiter", "retrieval", "needle")
 UNPREDICTING = "this model predicts no next token"
-NOT_IN_TEXTS = "it needs sequences that are made for it: leave `text` out"
+NOT_IN_TEXTS = "it needs sequences that are made for it: leave the text out"
 
 
 def heads(
@@ -230,7 +230,7 @@ def _relation_roles(relations: RelationScores, heads: list[tuple[int, int]]) -> 
         The table's; those of `relations` are the same.
     """
     order = torch.tensor([relations.heads.index(head) for head in heads])
-    known = {r.name: r.meaning for r in RELATIONS}
+    known = {r.name: r for r in RELATIONS}
     roles = {}
     for r, name in enumerate(relations.relations):
         guesses = [relations.baselines.get((name, direction)) for direction in DIRECTIONS]
@@ -244,11 +244,12 @@ def _relation_roles(relations: RelationScores, heads: list[tuple[int, int]]) -> 
         def of(both: Tensor, direction: Tensor = direction) -> Tensor:
             return both.gather(0, direction.unsqueeze(0))[0]
 
+        relation = known.get(name)
         role = Role(
             # A user's own relation may be called like a role.
             name if name not in BY_NAME else f"{name} relation",
-            name,
-            known.get(name, f"The relation {name!r} between two words.")
+            name if relation is None else f"{relation.dependent} → {relation.head}",
+            (f"The relation {name!r} between two words." if relation is None else relation.meaning)
             + " The score is how often the head's most attended word is the right one.",
             "The best of three guesses without attention: a fixed offset, a fixed position, any word.",
             "Clark et al. 2019, arXiv 1906.04341, section 5",

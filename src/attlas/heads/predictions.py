@@ -109,9 +109,9 @@ def read_weights(
 ) -> dict[str, dict[tuple[int, int], float]]:
     """Return each number for each head that has it: name -> (layer, head) -> number."""
     from attlas.projections.composition import composition
-    from attlas.projections.copying import copying
+    from attlas.projections.copy_scores import copying
     from attlas.projections.kernel import offset_kernel
-    from attlas.projections.spectra import spectra
+    from attlas.projections.singular_spectra import spectra
 
     def tell(done: int) -> None:
         if progress is not None:
@@ -190,4 +190,3 @@ def auc_with_interval(
     samples = ((draws[0] @ above) * draws[1]).sum(1)
     low, high = samples.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return float(above.mean()), low, high
-

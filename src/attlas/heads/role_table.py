@@ -19,7 +19,7 @@ from attlas.heads.roles import NONE, Role
 from attlas.results import Provenance
 
 if TYPE_CHECKING:
-    from attlas.heads.relation_table import RelationScores
+    from attlas.heads.relations.table import RelationScores
 
 
 class Sample(NamedTuple):

@@ -477,4 +477,3 @@ def _offsets(offsets: Iterable[int]) -> tuple[int, ...]:
 def _listed(offsets: tuple[int, ...]) -> str:
     whole = offsets == tuple(range(offsets[0], offsets[-1] + 1))
     return f"{offsets[0]} to {offsets[-1]}" if whole else ", ".join(map(str, offsets))
-

@@ -10,9 +10,9 @@ from attlas._tables import Table
 from attlas.capture import Capture
 from attlas.errors import UnsupportedModelError
 from attlas.projections.composition import KINDS, Composition, composition
-from attlas.projections.copying import Copying, copying
+from attlas.projections.copy_scores import Copying, copying
 from attlas.projections.kernel import OffsetKernel, offset_kernel
-from attlas.projections.spectra import CircuitSpectra, Spectra, spectra
+from attlas.projections.singular_spectra import CircuitSpectra, Spectra, spectra
 from attlas.results import Provenance
 
 if TYPE_CHECKING:

@@ -166,7 +166,10 @@ def text_inputs(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _vocabulary(model: Any) -> int | None:
-    embedding = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    try:
+        embedding = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    except NotImplementedError:  # a model of several parts (CLIP) has no one table of tokens
+        return None
     weight = getattr(embedding, "weight", None)
     return weight.shape[0] if isinstance(weight, Tensor) else None
 

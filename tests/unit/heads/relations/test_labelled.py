@@ -6,9 +6,9 @@ from itertools import pairwise
 import pytest
 
 from attlas.errors import ArgumentError
-from attlas.heads.grammar import RELATIONS
-from attlas.heads.lexicon import Lexicon, lexicon, past, plural, third_person
-from attlas.heads.sentences import LabelledPairs, Pair, sentences
+from attlas.heads.relations.grammar import RELATIONS
+from attlas.heads.relations.labelled import LabelledPairs, Pair, sentences
+from attlas.heads.relations.lexicon import Lexicon, lexicon, past, plural, third_person
 
 NAMES = [relation.name for relation in RELATIONS]
 MADE = sentences(count=800, seed=3)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy
 
-from attlas.heads.lexicon import lexicon, past, third_person
-from attlas.heads.writer import Made, Noun, Word, Writer
+from attlas.heads.relations.lexicon import lexicon, past, third_person
+from attlas.heads.relations.writer import Made, Noun, Word, Writer
 
 
 @dataclass(frozen=True)

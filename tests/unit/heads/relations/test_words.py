@@ -5,8 +5,8 @@ import torch
 
 import attlas
 from attlas.errors import ArgumentError
-from attlas.heads.sentences import LabelledPairs, sentences
-from attlas.heads.words import NO_WORD, merged, pieces, words_of_tokens
+from attlas.heads.relations.labelled import LabelledPairs, sentences
+from attlas.heads.relations.words import NO_WORD, merged, pieces, words_of_tokens
 from attlas.models import Document
 from labelled import decoder, encoder
 

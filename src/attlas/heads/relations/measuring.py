@@ -15,10 +15,10 @@ from attlas.capture import LanguageModel
 from attlas.errors import ArgumentError, complaint
 from attlas.heads.batches import SIZE
 from attlas.heads.intervals import LEVEL, check_resamples
-from attlas.heads.relation_reading import read_pairs
-from attlas.heads.relation_scoring import MARGIN, score
-from attlas.heads.relation_table import RelationScores
-from attlas.heads.sentences import LabelledPairs, sentences
+from attlas.heads.relations.labelled import LabelledPairs, sentences
+from attlas.heads.relations.reading import read_pairs
+from attlas.heads.relations.scoring import MARGIN, score
+from attlas.heads.relations.table import RelationScores
 from attlas.results import Provenance
 
 Progress = Callable[[int, int, str], None]

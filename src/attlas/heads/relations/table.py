@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from attlas._tables import Table
-from attlas.heads.relation_reading import DIRECTIONS
+from attlas.heads.relations.reading import DIRECTIONS
 from attlas.heads.table import Statistic
 from attlas.results import Provenance
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from attlas.errors import DocumentError
-from attlas.heads.conllu import parse_conllu
-from attlas.heads.sentences import LabelledPairs
+from attlas.heads.relations.conllu import parse_conllu
+from attlas.heads.relations.labelled import LabelledPairs
 
 
 def row(name: object, form: str, head: object = "_", relation: str = "_", misc: str = "_") -> str:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy
 
-from attlas.heads.lexicon import DEGREES, PREPOSITIONS, Lexicon, past, plural, third_person
+from attlas.heads.relations.lexicon import DEGREES, PREPOSITIONS, Lexicon, past, plural, third_person
 
 Item = TypeVar("Item")
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from attlas.heads.intervals import LEVEL, halves
-from attlas.heads.relation_reading import DIRECTIONS, NOWHERE, Readings
-from attlas.heads.relation_table import Baseline, BestHead, RelationScores
-from attlas.heads.sentences import LabelledPairs
+from attlas.heads.relations.labelled import LabelledPairs
+from attlas.heads.relations.reading import DIRECTIONS, NOWHERE, Readings
+from attlas.heads.relations.table import Baseline, BestHead, RelationScores
 from attlas.results import Provenance
 
 MARGIN = 0.05

@@ -9,9 +9,9 @@ import torch
 
 from attlas.errors import ArgumentError, UnsupportedModelError
 from attlas.matrix.indexing import IndexOutOfRange
-from attlas.projections import vocabulary as room
+from attlas.projections import vocabulary_circuits as room
 from attlas.projections.token_states import in_first_block, token_states, vocabulary_of
-from attlas.projections.vocabulary import entry_moments, largest_entries, largest_of, top_pairs, vocabulary
+from attlas.projections.vocabulary_circuits import entry_moments, largest_entries, largest_of, top_pairs, vocabulary
 from circuits import viewed
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")

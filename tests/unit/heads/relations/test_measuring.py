@@ -12,12 +12,12 @@ from torch import Tensor
 
 import attlas
 from attlas.errors import ArgumentError, DocumentError
-from attlas.heads.relation_reading import DIRECTIONS, NOWHERE, Readings, read_pairs
-from attlas.heads.relation_scoring import LEAST, MARGIN, score, second_half
-from attlas.heads.relation_table import COLUMNS, RelationScores
-from attlas.heads.relations import relation_scores
-from attlas.heads.sentences import LabelledPairs, Pair, sentences
-from attlas.heads.words import pieces
+from attlas.heads.relations.labelled import LabelledPairs, Pair, sentences
+from attlas.heads.relations.measuring import relation_scores
+from attlas.heads.relations.reading import DIRECTIONS, NOWHERE, Readings, read_pairs
+from attlas.heads.relations.scoring import LEAST, MARGIN, score, second_half
+from attlas.heads.relations.table import COLUMNS, RelationScores
+from attlas.heads.relations.words import pieces
 from attlas.results import Provenance
 from labelled import decoder, encoder
 

@@ -10,8 +10,8 @@ from os import PathLike
 from typing import Any
 
 from attlas.errors import ArgumentError, DocumentError, complaint
-from attlas.heads.conllu import parse_conllu
-from attlas.heads.grammar import FORMS, RELATIONS, write
+from attlas.heads.relations.conllu import parse_conllu
+from attlas.heads.relations.grammar import FORMS, RELATIONS, write
 from attlas.models import read_text
 
 COUNT = 400
@@ -45,7 +45,7 @@ class Pair:
         return self.head - self.dependent
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LabelledPairs:
     """Sentences, and pairs of their words with the relation between them.
 
@@ -82,6 +82,9 @@ class LabelledPairs:
                 raise ArgumentError(complaint(name, wanted=f"one for each of {len(self.sentences)}", got=len(given)))
         for number, pair in enumerate(self.pairs):
             _check(number, pair, self.sentences)
+
+    def __repr__(self) -> str:
+        return f"LabelledPairs({len(self.sentences)} sentences, {len(self.pairs)} pairs: {', '.join(self.relations)})"
 
     @property
     def relations(self) -> tuple[str, ...]:
@@ -249,8 +252,8 @@ def sentences(kind: str | Iterable[str] | None = None, count: int = COUNT, seed:
     Parameters
     ----------
     kind : str or iterable of str, optional
-        Which relations (see `attlas.heads.grammar.RELATIONS`): det, amod, nsubj, obj, poss, case, agreement, pronoun,
-        reflexive. All by default; otherwise every sentence has at least one of them.
+        Which relations (`RELATIONS` in `attlas.heads.relations.grammar`): det, amod, nsubj, obj, poss, case, agreement,
+        pronoun, reflexive. All by default; otherwise every sentence has at least one of them.
     count : int
         How many sentences; there is no end to them, and the first ones stay the same.
     seed : int

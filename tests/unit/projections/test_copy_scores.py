@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attlas.errors import ArgumentError, UnsupportedModelError
-from attlas.projections.copying import NUMBERS, bootstrap, copying, moments, sampled_tokens, turned, z_scores
+from attlas.projections.copy_scores import NUMBERS, bootstrap, copying, moments, sampled_tokens, turned, z_scores
 from attlas.projections.token_states import in_first_block, token_states, vocabulary_of
 from circuits import positivity, viewed
 
@@ -172,7 +172,7 @@ def test_progress_reaches_its_end() -> None:
 def test_on_the_bundled_model_only_tokens_after_the_first_mlp_show_its_copying_heads() -> None:
     import attlas
     from attlas.projections import projections
-    from attlas.projections.vocabulary import vocabulary
+    from attlas.projections.vocabulary_circuits import vocabulary
 
     P = projections(attlas.load("smollm2-135m"))
     found = copying(P)

@@ -13,8 +13,8 @@ from attlas.capture import LanguageModel
 from attlas.errors import DocumentError
 from attlas.heads.batches import Batch, read_batches
 from attlas.heads.even import even_spread
-from attlas.heads.sentences import LabelledPairs, Pair
-from attlas.heads.words import Pieces, merged, pieces
+from attlas.heads.relations.labelled import LabelledPairs, Pair
+from attlas.heads.relations.words import Pieces, merged, pieces
 from attlas.matrix import AttentionMatrix
 
 Progress = Callable[[int, int, str], None]

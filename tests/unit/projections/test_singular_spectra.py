@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from attlas.projections.low_rank import LowRank
-from attlas.projections.spectra import circuit_spectra, spectra
+from attlas.projections.singular_spectra import circuit_spectra, spectra
 from random_heads import Norm, dense_ov, dense_qk, gathered, random_heads, random_layer
 
 
