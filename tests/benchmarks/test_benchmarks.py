@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
         ("matrix", 4),
         pytest.param("model", 5, marks=pytest.mark.bundled),
         pytest.param("projections", 4, marks=pytest.mark.bundled),
+        pytest.param("heads", 3, marks=pytest.mark.bundled),
     ],
 )
 def test_benchmarks_run_and_print_a_table(part, rows):
@@ -23,7 +24,7 @@ def test_benchmarks_run_and_print_a_table(part, rows):
     assert done.returncode == 0, done.stderr[-3000:]
     table = [line for line in done.stdout.splitlines() if line.startswith("|")]
     assert len(table) == 2 + rows
-    assert "Measured with `./scripts/bench` on" in done.stdout
+    assert f"Measured with `./scripts/bench --only {part}` on" in done.stdout
 
 
 def test_tiny_figures_never_reach_the_documentation():
@@ -31,3 +32,10 @@ def test_tiny_figures_never_reach_the_documentation():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "wanted the real sizes" in done.stderr
+
+
+def test_half_a_table_never_replaces_a_whole_one():
+    command = [sys.executable, "-m", "benchmarks", "--only", "heads", "--write"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "all parts of a table" in done.stderr

@@ -61,10 +61,11 @@ def tails(face: Tensor, behind: Tensor, dtype: torch.dtype) -> tuple[Tensor, Ten
 
     def one(i: int) -> tuple[Tensor, Tensor]:
         product = Factors.of(faces[i], behinds[i].mT)
-        size, share = _sizes(product)
+        back = triangle(product.right.mT)
+        size, share = _sizes(product.left, back)
         # The face itself stays as it is in the model, so the power of two that was taken out of it goes into the tail.
         size = size * torch.exp2(product.exponents[0][..., None, None])
-        return (triangle(product.right.mT) / size).to(dtype), share
+        return (back / size).to(dtype), share
 
     return _gathered(each(one, range(shared), face.device))
 
@@ -110,10 +111,10 @@ def _gathered(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
 
-def _sizes(product: Factors) -> tuple[Tensor, Tensor]:
-    """Return the norm of each product, (…, 1, 1), or 1 for a zero one, and the share of its directions, (…)."""
+def _sizes(face: Tensor, back: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the norm of each ``face · backᵀ``, (…, 1, 1), 1 for a zero one, and the share of its directions, (…)."""
     # The trace of this small matrix is Σσ², and that of its square Σσ⁴: nothing cancels, as all σ² are positive.
-    small = (product.left.mT @ product.left) @ (product.right @ product.right.mT)
+    small = (face.mT @ face) @ (back.mT @ back)
     energy = small.diagonal(dim1=-2, dim2=-1).sum(-1).clamp(min=0)
     fourth = (small * small.mT).sum((-2, -1))
     return torch.where(energy > 0, energy.sqrt(), 1.0)[..., None, None], ratio(fourth, energy.square())
