@@ -14,7 +14,7 @@ import torch
 
 import attlas
 from attlas.projections import projections
-from attlas.projections.composition import KINDS, composition
+from attlas.projections.composing import KINDS, composition
 from attlas.projections.copy_scores import eigen_positivity, moments
 from attlas.projections.singular_spectra import spectra
 from attlas.projections.token_states import vocabulary_of

@@ -7,7 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import attlas
 from attlas.heads import HeadStatistics, head_statistics
-from attlas.projections.composition import Edge
+from attlas.projections.composing import Edge
 from attlas.projections.table import Column
 from attlas.results import Provenance
 from attlas.view.cards import Cards, PredictionCard, RoleCard

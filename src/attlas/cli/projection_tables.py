@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from attlas.cli.rankings import bar_of, plain_table, print_table
 
 if TYPE_CHECKING:
-    from attlas.projections.composition import Edge
+    from attlas.projections.composing import Edge
     from attlas.projections.table import ProjectionTable
 
 BAR = 16

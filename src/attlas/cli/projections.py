@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from attlas.capture import LanguageModel
     from attlas.heads.role_table import HeadTable
     from attlas.projections import Projections
-    from attlas.projections.composition import Edge
+    from attlas.projections.composing import Edge
     from attlas.projections.table import ProjectionTable
 
 PAGE_NAME = "projections.html"

@@ -108,7 +108,7 @@ def read_weights(
     projections: Projections, *, progress: Progress | None = None
 ) -> dict[str, dict[tuple[int, int], float]]:
     """Return each number for each head that has it: name -> (layer, head) -> number."""
-    from attlas.projections.composition import composition
+    from attlas.projections.composing import composition
     from attlas.projections.copy_scores import copying
     from attlas.projections.kernel import offset_kernel
     from attlas.projections.singular_spectra import spectra

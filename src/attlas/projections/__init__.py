@@ -1,6 +1,7 @@
 """The projection matrices of a model, head by head: what it looks for, what it passes on, and the proof."""
 
 from attlas._rooms import make_callable
+from attlas.projections.composing import Composition, CompositionGraph, composition, composition_graph
 from attlas.projections.copy_scores import Copying, copying
 from attlas.projections.counting import ParameterCounts
 from attlas.projections.kernel import OffsetKernel, offset_kernel
@@ -13,6 +14,8 @@ from attlas.projections.vocabulary_circuits import VocabularyCircuit, top_pairs,
 from attlas.projections.whole import Projections, projections
 
 __all__ = [
+    "Composition",
+    "CompositionGraph",
     "Copying",
     "HeadNorm",
     "HeadProjections",
@@ -26,6 +29,8 @@ __all__ = [
     "Rotation",
     "Spectra",
     "VocabularyCircuit",
+    "composition",
+    "composition_graph",
     "copying",
     "offset_kernel",
     "projection_table",

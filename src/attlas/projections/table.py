@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from attlas._tables import Table
 from attlas.capture import Capture
 from attlas.errors import UnsupportedModelError
-from attlas.projections.composition import KINDS, Composition, composition
+from attlas.projections.composing import KINDS, Composition, composition
 from attlas.projections.copy_scores import Copying, copying
 from attlas.projections.kernel import OffsetKernel, offset_kernel
 from attlas.projections.singular_spectra import CircuitSpectra, Spectra, spectra

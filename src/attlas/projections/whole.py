@@ -21,7 +21,7 @@ from attlas.projections.views import HeadProjections, LayerProjections, Norm
 from attlas.results import Provenance
 
 if TYPE_CHECKING:
-    from attlas.projections.composition import Composition
+    from attlas.projections.composing import Composition
 
 Progress = Callable[[int, int, str], None]
 """Called as ``progress(done, total, what)``."""
@@ -142,9 +142,9 @@ class Projections:
     def composition(self, kind: Literal["q", "k", "v"], **options: Any) -> Composition:
         """Return how much each head's output feeds each later head's queries, keys or values.
 
-        `attlas.projections.composition.composition` says what the score is, its chance level and its options.
+        `attlas.projections.composition` says what the score is, its chance level and its options.
         """
-        from attlas.projections.composition import composition
+        from attlas.projections.composing import composition
 
         return composition(self, kind, **options)
 

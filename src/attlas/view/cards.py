@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from attlas.projections.composition import Edge
+from attlas.projections.composing import Edge
 from attlas.projections.table import Column
 from attlas.view.encoding import Codes, packed, to_codes
 from attlas.view.glyphs import visible

@@ -53,7 +53,7 @@ class Edge:
     z: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Composition:
     """The composition scores of all pairs of heads; ``composition[l1, h1, l2, h2]`` is one of them.
 
@@ -132,6 +132,12 @@ class Composition:
             raise ArgumentError(complaint("measure", wanted="'subspace' for overlaps", got=repr(self.measure)))
         writes, reads = (torch.where(share > 0, 1 / share, 0.0).to(self.scores) for share in self.shares)
         return self.scores.square() * writes[:, :, None, None] * reads
+
+    def __repr__(self) -> str:
+        heads = f"{sum(self.heads)} heads of {len(self.layers)} layers"
+        return (
+            f"Composition({self.kind}, {heads}, largest score {float(self.scores.max()):.3f}, chance {self.chance:.3f})"
+        )
 
     def strongest(self, k: int = 20, by: Literal["z", "score"] = "z") -> tuple[Edge, ...]:
         """Return the k pairs with the largest z or score, largest first; fewer where there are fewer pairs."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from attlas.errors import ArgumentError, UnsupportedModelError
-from attlas.projections.composition import KINDS, composition, composition_graph
+from attlas.projections.composing import KINDS, composition, composition_graph
 from attlas.projections.subspaces import basis
 from attlas.testing import no_dense
 from random_heads import Norm, dense_ov, dense_qk, dense_scores, gathered, random_heads, random_layer

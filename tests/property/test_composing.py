@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attlas.projections.composition import KINDS, composition
+from attlas.projections.composing import KINDS, composition
 from random_heads import dense_ov, dense_qk, dense_scores, gathered, random_layer
 
 
