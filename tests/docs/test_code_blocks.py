@@ -50,6 +50,8 @@ RUN = {page: [block for block in blocks if block.reason is None] for page, block
 WITH_MODEL = {page for page, blocks in RUN.items() if any(LOADS_A_BUNDLED_MODEL.search(block.code) for block in blocks)}
 
 
+# PEFT asks transformers for something by its older name.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 @pytest.mark.parametrize(
     "page",
     [
