@@ -15,6 +15,10 @@ Each one is an `AttlasError` and also the built-in that a caller would catch:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+_NAMED = 4  # how many modules an error names before it says "and so on"
+
 
 class AttlasError(Exception):
     """The root of every error that attlas raises on purpose."""
@@ -68,3 +72,15 @@ def complaint(argument: str, *, wanted: str, got: object, way_out: str = "") -> 
     """
     message = f"{argument}: wanted {wanted}, got {got}"
     return f"{message}; {way_out}" if way_out else message
+
+
+def by_reason(missed: Mapping[str, str]) -> str:
+    """Say which modules are missing and why, those with the same reason together: name -> reason."""
+    groups: dict[str, list[str]] = {}
+    for name, reason in missed.items():
+        groups.setdefault(reason, []).append(name)
+    parts = []
+    for reason, names in groups.items():
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        parts.append(f"{', '.join(names[:_NAMED])}{more}: {reason}")
+    return "; ".join(parts)

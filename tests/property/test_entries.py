@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from attlas import AttentionMatrix
 from attlas.errors import ArgumentError
-from attlas.heads.even import even_spread
 from attlas.matrix import ALiBi, RelativeBias, streaming
 from attlas.matrix import entries as module
 from attlas.matrix.entries import entries, masses
+from attlas.matrix.even import even_spread
 from attlas.matrix.reference import dense_attention
 from attlas.testing import assert_as_exact_as, no_dense
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, overload
@@ -15,9 +15,7 @@ from attlas.capture.recorder import capture
 from attlas.capture.result import Capture
 from attlas.errors import UnsupportedModelError
 from attlas.models import Document, Facts, check_length, chunks, open_model, tokenize
-
-Progress = Callable[[int, int, str], None]
-"""Called as ``progress(done, total, what)``."""
+from attlas.models.progress import Progress
 
 
 @dataclass(frozen=True)

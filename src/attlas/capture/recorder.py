@@ -19,11 +19,10 @@ from attlas.capture.keeping import Keeper
 from attlas.capture.record import Record, Wanted
 from attlas.capture.result import Capture
 from attlas.capture.visibility import MaskMemory
-from attlas.errors import ArgumentError, CaptureError, UnsupportedModelError, complaint
+from attlas.errors import ArgumentError, CaptureError, UnsupportedModelError, by_reason, complaint
 from attlas.results import Provenance
 
 _CHECKED_ROWS = 8
-_NAMED = 4  # how many modules an error names before it says "and so on"
 
 LayerProgress = Callable[[int, str], None]
 """Called as ``progress(layers so far, name)`` after each attention call."""
@@ -158,16 +157,8 @@ def _unproved(record: Record) -> str:
 
 
 def _complaint_about(missed: dict[str, str]) -> str:
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in missed.items():
-        by_reason.setdefault(reason, []).append(name)
-    parts = []
-    for reason, names in by_reason.items():
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        parts.append(f"{', '.join(names[:_NAMED])}{more}: {reason}")
-    return (
-        f'{"; ".join(parts)}. To capture what can be, pass unrouted="report"; `cap.unrouted` then names what is missing'
-    )
+    way_out = 'To capture what can be, pass unrouted="report"; `cap.unrouted` then names what is missing'
+    return f"{by_reason(missed)}. {way_out}"
 
 
 @contextmanager

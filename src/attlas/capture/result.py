@@ -89,6 +89,11 @@ class Capture:
         """Return all matrices of a layer, oldest first: one for each call that did not continue a cache."""
         return [source.layer().matrix for source in self._sources[self._number(layer)]]
 
+    def heads(self, layer: int | str) -> tuple[int, ...]:
+        """Return the numbers of the heads of a layer that are here, in the order of its matrix."""
+        chosen = self.provenance.settings.get("heads", "all")
+        return tuple(range(self[layer].shape[1])) if chosen == "all" else tuple(chosen)
+
     def values(self, layer: int | str) -> Tensor:
         """Return a layer's values, (batch, kv_head, n_key, value_dim), if they were kept."""
         found = self._latest(self._number(layer))

@@ -36,10 +36,9 @@ from attlas.heads.importance import (
     provenance_of,
 )
 from attlas.heads.intervals import FEWEST, RESAMPLES, Interval, check_resamples, simultaneous
+from attlas.models.progress import Progress
 from attlas.results import Provenance
 
-Progress = Callable[[int, int, str], None]
-"""Called as ``progress(done, total, what)``."""
 Task = Callable[[Tensor, Tensor], float]
 """Called as ``task(logits, ids)``, (n, vocabulary) and (n,); of a model without logits, ``task(states, ids)``."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -13,9 +13,7 @@ from torch import Tensor
 from attlas.capture import Capture, LanguageModel, capture
 from attlas.capture.language_model import reader_of
 from attlas.errors import ArgumentError, DocumentError, complaint
-
-Progress = Callable[[int, int, str], None]
-"""Called as ``progress(done, total, what)``."""
+from attlas.models.progress import Progress
 
 SIZE = 32
 """Sequences in a batch."""

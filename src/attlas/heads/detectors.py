@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from attlas.heads.even import even_spread
 from attlas.heads.intervals import halves
 from attlas.heads.role_table import Sample
 from attlas.matrix import AttentionMatrix
 from attlas.matrix.entries import entries, masses
+from attlas.matrix.even import even_spread
 
 EVEN = "even spread"
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attlas._resampling import times_drawn
 from attlas.errors import ArgumentError, complaint
 
 LEVEL = 0.95
@@ -95,9 +96,7 @@ def simultaneous(
     error = scores.std(0) / count**0.5
     if hits:
         error = error.clamp(min=1 / count)
-    drawn = torch.randint(0, count, (resamples, count), generator=torch.Generator().manual_seed(seed))
-    share = torch.zeros(resamples, count, dtype=torch.float64)
-    share.scatter_add_(1, drawn, torch.full_like(share, 1 / count))
+    share = times_drawn(count, resamples, torch.Generator().manual_seed(seed)) / count
     centred = scores - mean
     away = share @ centred
     spread = (share @ centred.square() - away.square()).clamp(min=0)

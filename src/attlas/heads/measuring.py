@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,14 +25,12 @@ from attlas.heads.repeats import frame_of, measure_repeats, offsets_of, repeats
 from attlas.heads.role_table import HeadTable, RoleScores, Sample, score_role
 from attlas.heads.roles import BY_NAME, FAR, MARGIN, REACH, ROLES, Role
 from attlas.heads.texts import measure_text, stretches
+from attlas.models.progress import Progress
 from attlas.results import Provenance
 
 if TYPE_CHECKING:
     from attlas.heads.relations.table import RelationScores
     from attlas.projections.whole import Projections
-
-Progress = Callable[[int, int, str], None]
-"""Called as ``progress(done, total, what)``."""
 
 SENTENCES = 400
 """Sentences of the library's own in which relations between words are measured."""

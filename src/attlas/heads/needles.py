@@ -9,7 +9,7 @@ The documents are ordinary text besides, and show what heads give to delimiters 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -25,9 +25,7 @@ from attlas.heads.role_table import Sample
 from attlas.heads.texts import delimiters, others_near, samples_of_sets, sets_of_text
 from attlas.matrix import AttentionMatrix
 from attlas.models import Document
-
-Progress = Callable[[int, int, str], None]
-"""Called as ``progress(done, total, what)``."""
+from attlas.models.progress import Progress
 
 DOCUMENTS = 32
 

@@ -6,22 +6,21 @@ measured roles can answer: the probability that a head with the role has the lar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from attlas._agreement import spearman
+from attlas._resampling import times_drawn
 from attlas.errors import AttlasError
 from attlas.heads.batches import read_batches
 from attlas.heads.role_table import HeadTable, Prediction
+from attlas.models.progress import Progress
 
 if TYPE_CHECKING:
     from attlas.projections.whole import Projections
-
-Progress = Callable[[int, int, str], None]
-"""Called as ``progress(done, total, what)``."""
 
 FEWEST = 3
 """Heads with and without a role below which nothing can be told from them."""
@@ -182,11 +181,7 @@ def auc_with_interval(
     with_it, without = values[having], values[~having]
     above = (with_it.unsqueeze(1) > without).double() + 0.5 * (with_it.unsqueeze(1) == without).double()
     generator = torch.Generator().manual_seed(seed)
-    draws = []
-    for count in above.shape:
-        drawn = torch.randint(0, count, (resamples, count), generator=generator)
-        times = torch.zeros(resamples, count, dtype=torch.float64)
-        draws.append(times.scatter_add_(1, drawn, torch.full_like(times, 1 / count)))
+    draws = [times_drawn(count, resamples, generator) / count for count in above.shape]
     samples = ((draws[0] @ above) * draws[1]).sum(1)
     low, high = samples.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return float(above.mean()), low, high

@@ -7,7 +7,7 @@ for the others, and what it gets by that is measured as the baseline of shuffled
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +20,11 @@ from attlas.heads.batches import read_batches
 from attlas.heads.detectors import EVEN, Evens, Pairs, Tally, even_of, lines, offset_samples, sums_of_pairs
 from attlas.heads.role_table import Sample
 from attlas.heads.roles import REACH
+from attlas.models.progress import Progress
 
 if TYPE_CHECKING:
     from attlas.projections.token_states import Vocabulary
     from attlas.projections.whole import Projections
-
-Progress = Callable[[int, int, str], None]
-"""Called as ``progress(done, total, what)``."""
 
 LONGEST = 46
 """Tokens of the longest sequence that is repeated."""

@@ -10,13 +10,11 @@ from torch import Tensor
 
 from attlas.capture import Capture
 from attlas.errors import ArgumentError, CaptureError, complaint
-from attlas.heads.even import even_spread
 from attlas.heads.offset import AtOffset
 from attlas.heads.table import NEAR, HeadStatistics, LayerStatistics, effective_rank
 from attlas.matrix import AttentionMatrix, Distance, Entropy, Mass, Pool, Received, ask
-
-Progress = Callable[[int, int, str], None]
-"""Called as ``progress(done, total, what)``."""
+from attlas.matrix.even import even_spread
+from attlas.models.progress import Progress
 
 CELLS = 2_400_000
 """Visible cells of all maps together that are worth keeping for a picture: about 4 MB in a page."""
@@ -73,7 +71,7 @@ def head_statistics(
         fitting = (min(wanted[0], matrix.shape[2]), min(wanted[1], matrix.shape[3]))
         even = _even(matrix, fitting, evens)
         found = _measure(matrix, even.counts, fitting, tell)
-        layers.append(_layer(number, name, _head_numbers(cap, matrix), matrix, found, even))
+        layers.append(_layer(number, name, cap.heads(number), matrix, found, even))
         done += size
     settings = {**cap.provenance.settings, "pool": list(wanted), "batch": batch, "near": NEAR}
     tokens = None if cap.tokens is None else tuple(cap.tokens)
@@ -97,11 +95,6 @@ def _usual_size(matrices: Sequence[AttentionMatrix]) -> tuple[int, int]:
     while size > SMALLEST and shares * size * size > CELLS:
         size -= 16
     return size, size
-
-
-def _head_numbers(cap: Capture, matrix: AttentionMatrix) -> tuple[int, ...]:
-    chosen = cap.provenance.settings.get("heads", "all")
-    return tuple(range(matrix.shape[1])) if chosen == "all" else tuple(chosen)
 
 
 @dataclass(frozen=True)

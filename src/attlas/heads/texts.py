@@ -7,7 +7,7 @@ how sure the scores are for this text, not for others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -31,9 +31,7 @@ from attlas.heads.detectors import (
 from attlas.heads.role_table import Sample
 from attlas.heads.roles import FAR, REACH
 from attlas.models import Document
-
-Progress = Callable[[int, int, str], None]
-"""Called as ``progress(done, total, what)``."""
+from attlas.models.progress import Progress
 
 STRETCHES = 48
 """Examples that a text is cut into, where it is long enough."""

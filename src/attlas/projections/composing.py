@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from attlas.errors import ArgumentError, complaint
 from attlas.matrix.indexing import IndexOutOfRange
+from attlas.models.progress import Progress
 from attlas.projections.chance import rotation_variance
 from attlas.projections.pairs import pair_scores, tails, writers
 from attlas.projections.reading import LayerWeights, layers_of
@@ -23,8 +24,6 @@ from attlas.results import Provenance
 
 Kind = Literal["q", "k", "v"]
 Measure = Literal["product", "subspace"]
-Progress = Callable[[int, int, str], None]
-
 KINDS: tuple[Kind, ...] = ("q", "k", "v")
 MEMORY = 2**28
 """Bytes that may be used beyond the weights, unless said otherwise."""

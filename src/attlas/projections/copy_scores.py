@@ -8,15 +8,16 @@ them, and of each token's own logit against the spread of all others.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
+from attlas._resampling import times_drawn
 from attlas.errors import ArgumentError, UnsupportedModelError, complaint
 from attlas.matrix.threads import each
+from attlas.models.progress import Progress
 from attlas.projections.factors import positivity
 from attlas.projections.reading import folded
 from attlas.projections.token_states import Vocabulary, in_first_block, token_states, vocabulary_of
@@ -25,9 +26,6 @@ from attlas.results import Provenance
 if TYPE_CHECKING:
     from attlas.projections.views import LayerProjections
     from attlas.projections.whole import Projections
-
-Progress = Callable[[int, int, str], None]
-"""Called as ``progress(done, total, what)``."""
 
 DRAWS = 64
 """Heads turned at random behind a chance level."""
@@ -265,11 +263,7 @@ def bootstrap(values: Tensor, resamples: int, seed: int) -> tuple[Tensor, Tensor
     """Return the 95 % percentile interval of the mean over the last axis: values (row, token) -> two of (row,)."""
     generator = torch.Generator().manual_seed(seed)
     count = values.shape[-1]
-    chosen = torch.randint(count, (resamples, count), generator=generator)
-    weights = torch.zeros(resamples, count, dtype=values.dtype).scatter_add_(
-        1, chosen, torch.ones(resamples, count, dtype=values.dtype)
-    )
-    means = values @ weights.T / count
+    means = values @ times_drawn(count, resamples, generator, values.dtype).T / count
     low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=values.dtype), dim=-1)
     return low, high
 

@@ -7,7 +7,7 @@ and one run of a text: queries and keys of the run are turned back, averaged, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,19 +15,19 @@ import torch
 from torch import Tensor
 
 from attlas._agreement import pearson, spearman
+from attlas._tables import finite
 from attlas.capture import Capture
 from attlas.errors import ArgumentError, CaptureError, complaint
 from attlas.matrix import AttentionMatrix, AttentionOperator, Question, Tile, ask
+from attlas.matrix.even import even_spread
 from attlas.matrix.streaming import Block
+from attlas.models.progress import Progress
 from attlas.results import Provenance
 
 if TYPE_CHECKING:
     from attlas.projections.rotation import Rotation
     from attlas.projections.views import LayerProjections
     from attlas.projections.whole import Projections
-
-Progress = Callable[[int, int, str], None]
-"""Called as ``progress(done, total, what)``."""
 
 CHUNK = 4096
 """Positions that are turned back at once."""
@@ -218,7 +218,7 @@ def offset_kernel(
             wanted = f"a capture of {type(projections.model).__name__}, whose attention modules were viewed"
             raise CaptureError(complaint("source", wanted=wanted, got=f"a capture with {name}"))
         matrix = captured[number]
-        layers.append(_layer(views[name], matrix, _heads(captured, matrix), chosen, evens))
+        layers.append(_layer(views[name], matrix, captured.heads(number), chosen, evens))
         if progress is not None:
             progress(done + 1, len(captured), "offset kernels")
     tokens = max(captured[number].shape[3] for number in captured.layers)
@@ -382,28 +382,18 @@ def _even(
     known: dict[tuple[object, ...], Tensor],
 ) -> Tensor:
     """Return what an even spread over the visible keys gives at each offset; alike layers share it."""
-    rules = matrix.visibility
+    spread = even_spread(matrix)
+    rules = spread.visibility
+    by_position = rules.mask is None and spread.bias is None
     alike = (matrix.shape[2:], rules.causal, rules.window)
-    if rules.mask is None and alike in known:
+    if by_position and alike in known:
         return known[alike]
-    batch = 1 if rules.mask is None else matrix.shape[0]
-    mask = rules.mask
-    if callable(mask) and not isinstance(mask, Tensor):
-        mask = _first_head(mask)
-    elif isinstance(mask, Tensor):
-        mask = mask[:, :1]
-    nothing = torch.zeros(batch, 1, matrix.shape[3], 1, device=matrix.device)
-    flat = AttentionMatrix(
-        nothing[:, :, : matrix.shape[2]], nothing, causal=rules.causal, window=rules.window, mask=mask
-    )
-    even = _measured(flat, offsets, rows[:batch], keys[:batch])[0]
-    if rules.mask is None:
+    batch = 1 if by_position else matrix.shape[0]
+    first = spread.narrow(slice(0, batch), slice(0, 1))
+    even = _measured(first, offsets, rows[:batch], keys[:batch])[0]
+    if by_position:
         known[alike] = even
     return even
-
-
-def _first_head(mask: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
-    return lambda batch, head, query, key: mask(batch, torch.zeros_like(head), query, key)
 
 
 def _visible(matrix: AttentionMatrix, offsets: tuple[int, ...]) -> Tensor:
@@ -429,17 +419,13 @@ def _rows(layer: LayerKernel, offsets: tuple[int, ...]) -> list[dict[str, Any]]:
         row["preferred_offset"] = None if at is None else offsets[at]
         row["share"] = None if at is None or layer.shares is None else float(layer.shares[i, at])
         row["chance"] = None if at is None else layer.chance
-        row["measured"] = None if at is None or measured is None else _number(measured[at])
-        row["even"] = None if at is None or layer.even is None else _number(layer.even[at])
+        row["measured"] = None if at is None or measured is None else finite(float(measured[at]))
+        row["even"] = None if at is None or layer.even is None else finite(float(layer.even[at]))
         row["measured_offset"] = None if best is None else offsets[best]
         row["measured_best"] = None if best is None or measured is None else float(measured[best])
         row["reason"] = layer.reason
         found.append(row)
     return found
-
-
-def _number(value: Tensor) -> float | None:
-    return float(value) if bool(value.isfinite()) else None
 
 
 def _captured(projections: Projections, source: Capture | str) -> Capture:
@@ -458,11 +444,6 @@ def _captured(projections: Projections, source: Capture | str) -> Capture:
         wanted = f"a capture of {projections.provenance.model} (fingerprint {ours})"
         raise CaptureError(complaint("source", wanted=wanted, got=f"{source.provenance.model} ({theirs})"))
     return source
-
-
-def _heads(captured: Capture, matrix: AttentionMatrix) -> tuple[int, ...]:
-    chosen = captured.provenance.settings.get("heads", "all")
-    return tuple(range(matrix.shape[1])) if chosen == "all" else tuple(chosen)
 
 
 def _offsets(offsets: Iterable[int]) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from attlas.matrix.threads import each
+from attlas.models.progress import Progress
 from attlas.projections.chance import Chance, of_random_heads, summary
 from attlas.projections.factors import Factors
 from attlas.projections.low_rank import LowRank
 from attlas.projections.reading import LayerWeights, layers_of
 from attlas.results import Provenance
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, eq=False)

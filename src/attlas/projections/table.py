@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from attlas._tables import Table
 from attlas.capture import Capture
 from attlas.errors import UnsupportedModelError
+from attlas.models.progress import Progress
 from attlas.projections.composing import KINDS, Composition, composition
 from attlas.projections.copy_scores import Copying, copying
 from attlas.projections.kernel import OffsetKernel, offset_kernel
@@ -18,9 +19,6 @@ from attlas.results import Provenance
 if TYPE_CHECKING:
     from attlas.projections.views import LayerProjections
     from attlas.projections.whole import Projections
-
-Progress = Callable[[int, int, str], None]
-"""Called as ``progress(done, total, what)``."""
 
 
 @dataclass(frozen=True)

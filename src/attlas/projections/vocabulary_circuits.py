@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from attlas.errors import ArgumentError, UnsupportedModelError, complaint
+from attlas.models.progress import Progress
 from attlas.projections.token_states import (
     Vocabulary,
     in_first_block,
@@ -27,9 +28,6 @@ from attlas.results import Provenance
 if TYPE_CHECKING:
     from attlas.projections.views import LayerProjections
     from attlas.projections.whole import Projections
-
-Progress = Callable[[int, int, str], None]
-"""Called as ``progress(done, total, what)``."""
 
 BLOCK = 2048
 """Rows and columns of a block of the vocabulary squared."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from attlas import __version__
 from attlas.capture import LanguageModel
-from attlas.errors import ArgumentError, NonFiniteError, UnsupportedModelError, complaint
+from attlas.errors import ArgumentError, NonFiniteError, UnsupportedModelError, by_reason, complaint
 from attlas.matrix.indexing import IndexOutOfRange
+from attlas.models.progress import Progress
 from attlas.projections.counting import ParameterCounts, parameter_counts
 from attlas.projections.finding import final_norm_of, rotary_of
 from attlas.projections.proving import layer_error, prove_layer
@@ -22,11 +23,6 @@ from attlas.results import Provenance
 
 if TYPE_CHECKING:
     from attlas.projections.composing import Composition
-
-Progress = Callable[[int, int, str], None]
-"""Called as ``progress(done, total, what)``."""
-
-_NAMED = 4  # how many modules an error names before it says "and so on"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -276,15 +272,8 @@ def _inputs(lm: LanguageModel | nn.Module, inputs: Mapping[str, Any] | str | Non
 
 
 def _refusal(missed: Mapping[str, str], some: bool) -> str:
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in missed.items():
-        by_reason.setdefault(reason, []).append(name)
-    parts = []
-    for reason, names in by_reason.items():
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        parts.append(f"{', '.join(names[:_NAMED])}{more}: {reason}")
     way_out = '. To view the other layers, pass unrouted="report"; `P.unrouted` then names these' if some else ""
-    return "; ".join(parts) + way_out
+    return by_reason(missed) + way_out
 
 
 def _vocabulary(model: Any) -> tuple[Tensor | None, Tensor | None, nn.Module | None]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from attlas._writing import write_together
 from attlas.capture import Capture
 from attlas.heads import HeadStatistics, head_statistics
-from attlas.heads.statistics import Progress
+from attlas.models.progress import Progress
 from attlas.view.collecting import cards_of
 from attlas.view.page import page
 from attlas.view.picture import picture

@@ -13,9 +13,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForCondition
 import attlas
 from attlas.errors import ArgumentError, CaptureError
 from attlas.heads import STATISTICS, AtOffset, HeadStatistics, head_statistics
-from attlas.heads.even import even_spread
 from attlas.heads.table import effective_rank
 from attlas.matrix import ALiBi, AttentionMatrix, RelativeBias, ask
+from attlas.matrix.even import even_spread
 from viewing import captured
 
 LENGTH = 600  # longer than what counts as near, and than a tile

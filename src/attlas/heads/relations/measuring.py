@@ -8,7 +8,7 @@ and the bound that decides holds for all heads at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from attlas import __version__
 from attlas.capture import LanguageModel
@@ -19,10 +19,8 @@ from attlas.heads.relations.labelled import LabelledPairs, sentences
 from attlas.heads.relations.reading import read_pairs
 from attlas.heads.relations.scoring import MARGIN, score
 from attlas.heads.relations.table import RelationScores
+from attlas.models.progress import Progress
 from attlas.results import Provenance
-
-Progress = Callable[[int, int, str], None]
-"""Called as ``progress(done, total, what)``."""
 
 
 def relation_scores(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,13 +12,11 @@ from torch import Tensor
 from attlas.capture import LanguageModel
 from attlas.errors import DocumentError
 from attlas.heads.batches import Batch, read_batches
-from attlas.heads.even import even_spread
 from attlas.heads.relations.labelled import LabelledPairs, Pair
 from attlas.heads.relations.words import Pieces, merged, pieces
 from attlas.matrix import AttentionMatrix
-
-Progress = Callable[[int, int, str], None]
-"""Called as ``progress(done, total, what)``."""
+from attlas.matrix.even import even_spread
+from attlas.models.progress import Progress
 
 DIRECTIONS = ("dependent to head", "head to dependent")
 """Who looks at whom. In the second one, the head is predicted to be the word that gives the dependent most."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attlas._resampling import times_drawn
 from attlas.heads.intervals import LEVEL, halves
 from attlas.heads.relations.labelled import LabelledPairs
 from attlas.heads.relations.reading import DIRECTIONS, NOWHERE, Readings
@@ -249,10 +250,9 @@ class _Weights:
     def __init__(self, drawn_from: Tensor, resamples: int, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
         count = len(drawn_from)
-        draws = torch.randint(count, (resamples, count), generator=generator)
         self._place = torch.full((int(drawn_from.max()) + 1,), -1)
         self._place[drawn_from] = torch.arange(count)
-        self._times = torch.zeros(resamples, count).scatter_add_(1, draws, torch.ones(resamples, count))
+        self._times = times_drawn(count, resamples, generator, torch.float32)
 
     def means(self, values: Tensor, sentence: Tensor) -> Tensor:
         """Return the mean over pairs, (resample, column), of values (pair, column) in each sample of sentences."""

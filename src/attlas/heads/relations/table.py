@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from attlas._tables import Table
+from attlas._tables import Table, finite
 from attlas.heads.relations.reading import DIRECTIONS
 from attlas.heads.table import Statistic
 from attlas.results import Provenance
@@ -193,12 +193,8 @@ class RelationScores(Table):
                         "layer": layer,
                         "head": head,
                         "direction": direction,
-                        **{name: _number(column[h]) for name, column in columns.items()},
+                        **{name: finite(column[h]) for name, column in columns.items()},
                         "baseline": baseline.best,
                         **asdict(baseline),
                         "passes": passes[h],
                     }
-
-
-def _number(value: float) -> float | None:
-    return None if value != value else value

@@ -1,7 +1,7 @@
 """The even spread: what attention would be if every query looked at all keys it may see alike.
 
 It is itself an attention matrix, of queries that are zero, so every question and every picture of it comes from the
-same code as that of the real one. It is the baseline of every number here, and what lift is relative to.
+same code as that of the real one. It is the baseline of what is said of a head, and what lift is relative to.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import math
 import torch
 from torch import Tensor
 
-from attlas.matrix import ALiBi, AttentionMatrix, RelativeBias
+from attlas.matrix.bias import ALiBi, RelativeBias
+from attlas.matrix.softmax import AttentionMatrix
 from attlas.matrix.visibility import Formula
 
 
