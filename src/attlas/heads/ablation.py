@@ -17,25 +17,17 @@ import torch
 from torch import Tensor
 
 from attlas._agreement import pearson, spearman
+from attlas._intervals import FEWEST, RESAMPLES, Interval, check_resamples, simultaneous
 from attlas._tables import Table
 from attlas.capture import LanguageModel, capture
 from attlas.capture.ablating import checked_heads
+from attlas.capture.asking import ids_of, next_token_losses, predicts, provenance_of
 from attlas.capture.averaging import Reference
 from attlas.capture.intervention import Ablation, Means, Row, editing
 from attlas.capture.language_model import reader_of, run_on
 from attlas.capture.resuming import Survey
 from attlas.errors import ArgumentError, CaptureError, DocumentError, complaint
-from attlas.heads.importance import (
-    HeadImportance,
-    check_kind,
-    head_importance,
-    ids_of,
-    means_of,
-    next_token_losses,
-    predicts,
-    provenance_of,
-)
-from attlas.heads.intervals import FEWEST, RESAMPLES, Interval, check_resamples, simultaneous
+from attlas.heads.importance import HeadImportance, check_kind, head_importance, means_of
 from attlas.models.progress import Progress
 from attlas.results import Provenance
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from attlas.heads.intervals import halves
+from attlas._intervals import halves
 from attlas.heads.role_table import Sample
 from attlas.matrix import AttentionMatrix
 from attlas.matrix.entries import entries, masses

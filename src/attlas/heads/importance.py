@@ -13,18 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - PyTorch's own short name
 from torch import Tensor
 
-from attlas import __version__
 from attlas._tables import Table
 from attlas.capture import LanguageModel, capture
+from attlas.capture.asking import ids_of, next_token_losses, predicts, provenance_of
 from attlas.capture.averaging import Reference, mean_outputs
 from attlas.capture.intervention import Means
 from attlas.capture.language_model import run_on
 from attlas.capture.outputs import HeadOutputs, probed_outputs
-from attlas.errors import ArgumentError, DocumentError, NonFiniteError, complaint
-from attlas.models import check_length
+from attlas.errors import ArgumentError, NonFiniteError, complaint
 from attlas.results import Provenance
 
 KINDS = ("zero", "mean", "pattern")
@@ -183,53 +181,6 @@ def _check_loss(loss: object) -> None:
 # ---- what ablation has in common with this
 
 
-def predicts(lm: LanguageModel) -> bool:
-    """Whether the model predicts next tokens."""
-    model: Any = lm.model
-    return lm.facts.kind == "decoder" and model.get_output_embeddings() is not None
-
-
-def next_token_losses(logits: Tensor, ids: Tensor) -> Tensor:
-    """Return the loss, in nats, of every token but the first, given those before it; (n - 1,), float32 or better.
-
-    Parameters
-    ----------
-    logits : Tensor, (n, vocabulary)
-    ids : Tensor, (n,), int64
-    """
-    logits = logits[:-1]
-    exact = logits if logits.dtype == torch.float64 else logits.float()
-    return F.cross_entropy(exact, ids[1:].to(logits.device), reduction="none")
-
-
-def ids_of(lm: LanguageModel, text: str | Sequence[int]) -> Tensor:
-    """Return the token ids of a text, or the ids that were given; (n,), int64."""
-    if isinstance(text, str):
-        document = lm.tokenize(text)
-        check_length(document, lm.facts.positions)
-        ids = document.ids
-    else:
-        ids = [_id(lm, one) for one in text] if isinstance(text, Sequence) else None
-        if ids is None:
-            raise ArgumentError(complaint("text", wanted="a str or token ids", got=f"a {type(text).__name__}"))
-        if lm.facts.positions is not None and len(ids) > lm.facts.positions:
-            raise DocumentError(
-                f"text: wanted at most {lm.facts.positions:,} tokens, as many as the model has positions, "
-                f"got {len(ids):,}; shorten it"
-            )
-    if len(ids) < 2:
-        raise DocumentError(f"text: wanted at least two tokens, got {len(ids)}")
-    return torch.tensor(ids)
-
-
-def _id(lm: LanguageModel, one: object) -> int:
-    size = lm.facts.vocabulary
-    if isinstance(one, bool) or not isinstance(one, int) or one < 0 or (size is not None and one >= size):
-        wanted = "token ids from 0" if size is None else f"token ids from 0 to {size - 1}"
-        raise ArgumentError(complaint("text", wanted=wanted, got=repr(one)))
-    return one
-
-
 def check_kind(kind: str, reference: Reference | None) -> None:
     """Refuse a kind of ablation that there is not, and a reference that would not be used."""
     if kind not in KINDS:
@@ -245,8 +196,3 @@ def means_of(lm: LanguageModel, kind: str, reference: Reference | None, ids: Ten
     if reference is not None:
         return mean_outputs(lm, reference)
     return mean_outputs(lm, {"input_ids": ids[None].to(next(lm.model.parameters()).device)})
-
-
-def provenance_of(lm: LanguageModel, settings: dict[str, Any]) -> Provenance:
-    """Return how a result was made."""
-    return Provenance(__version__, lm.name, lm.facts.fingerprint, {**settings, "torch": torch.__version__})

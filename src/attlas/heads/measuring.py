@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from attlas import __version__
+from attlas._intervals import FEWEST, LEVEL, RESAMPLES, check_resamples
 from attlas.capture import LanguageModel
 from attlas.errors import ArgumentError, DocumentError, UnsupportedModelError, complaint
-from attlas.heads.intervals import FEWEST, LEVEL, RESAMPLES, check_resamples
 from attlas.heads.needles import measure_needles, needles
 from attlas.heads.predictions import predict_roles
 from attlas.heads.relations.grammar import RELATIONS

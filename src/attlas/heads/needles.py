@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from attlas.capture import Capture, LanguageModel
+from attlas.capture.batches import read_batches
 from attlas.errors import ArgumentError, complaint
-from attlas.heads.batches import read_batches
 from attlas.heads.detectors import EVEN, Evens, Pairs, Tally, even_of, sums_of_sets
 from attlas.heads.repeats import Frame
 from attlas.heads.role_table import Sample

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from attlas._agreement import spearman
 from attlas._resampling import times_drawn
+from attlas.capture.batches import read_batches
 from attlas.errors import AttlasError
-from attlas.heads.batches import read_batches
 from attlas.heads.role_table import HeadTable, Prediction
 from attlas.models.progress import Progress
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from attlas.capture import Capture, LanguageModel
+from attlas.capture.batches import read_batches
 from attlas.errors import ArgumentError, UnsupportedModelError, complaint
-from attlas.heads.batches import read_batches
 from attlas.heads.detectors import EVEN, Evens, Pairs, Tally, even_of, lines, offset_samples, sums_of_pairs
 from attlas.heads.role_table import Sample
 from attlas.heads.roles import REACH

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from attlas._intervals import RESAMPLES, Interval, halves, simultaneous
 from attlas._tables import Table
 from attlas.errors import ArgumentError, complaint
-from attlas.heads.intervals import RESAMPLES, Interval, halves, simultaneous
 from attlas.heads.roles import NONE, Role
 from attlas.results import Provenance
 

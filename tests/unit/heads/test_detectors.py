@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from attlas._intervals import halves
 from attlas.heads.detectors import (
     EVEN,
     Evens,
@@ -17,7 +18,6 @@ from attlas.heads.detectors import (
     sums_of_pairs,
     sums_of_sets,
 )
-from attlas.heads.intervals import halves
 from attlas.matrix import AttentionMatrix
 
 

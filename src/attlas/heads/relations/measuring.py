@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from attlas import __version__
+from attlas._intervals import LEVEL, check_resamples
 from attlas.capture import LanguageModel
+from attlas.capture.batches import SIZE
 from attlas.errors import ArgumentError, complaint
-from attlas.heads.batches import SIZE
-from attlas.heads.intervals import LEVEL, check_resamples
 from attlas.heads.relations.labelled import LabelledPairs, sentences
 from attlas.heads.relations.reading import read_pairs
 from attlas.heads.relations.scoring import MARGIN, score

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from attlas.capture import LanguageModel
+from attlas.capture.batches import Batch, read_batches
 from attlas.errors import DocumentError
-from attlas.heads.batches import Batch, read_batches
 from attlas.heads.relations.labelled import LabelledPairs, Pair
 from attlas.heads.relations.words import Pieces, merged, pieces
 from attlas.matrix import AttentionMatrix

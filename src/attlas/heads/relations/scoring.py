@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attlas._intervals import LEVEL, halves
 from attlas._resampling import times_drawn
-from attlas.heads.intervals import LEVEL, halves
 from attlas.heads.relations.labelled import LabelledPairs
 from attlas.heads.relations.reading import DIRECTIONS, NOWHERE, Readings
 from attlas.heads.relations.table import Baseline, BestHead, RelationScores

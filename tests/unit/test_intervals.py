@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from attlas._intervals import FEWEST, halves, simultaneous
 from attlas.errors import ArgumentError
-from attlas.heads.intervals import FEWEST, halves, simultaneous
 
 
 def draw(examples: int, heads: int, generator: torch.Generator) -> Tensor:

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from attlas.capture import Capture, LanguageModel, capture
-from attlas.capture.language_model import reader_of
+from attlas.capture.language_model import LanguageModel, reader_of
+from attlas.capture.recorder import capture
+from attlas.capture.result import Capture
 from attlas.errors import ArgumentError, DocumentError, complaint
 from attlas.models.progress import Progress
 

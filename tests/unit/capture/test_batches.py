@@ -6,8 +6,8 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import attlas
+from attlas.capture.batches import Batch, read_batches
 from attlas.errors import ArgumentError, AttlasError, DocumentError
-from attlas.heads.batches import Batch, read_batches
 from attlas.models.facts import gather_facts
 from attlas.testing.tiny_models import TINY_MODELS, VOCABULARY, TinyModel
 

@@ -1,0 +1,113 @@
+"""An explanation: a score for every token and every span of a text, which knows how it was made and how far it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from attlas._tables import Table
+from attlas.explain.targets import Target
+from attlas.results import Provenance
+
+if TYPE_CHECKING:
+    from attlas.explain.faithfulness.record import Faithfulness
+
+
+@dataclass(frozen=True)
+class Span:
+    """Some consecutive tokens of a text: a word, a sentence, a line, a turn.
+
+    Parameters
+    ----------
+    start, stop : int
+        Its tokens, from and up to.
+    text : str
+        What it says.
+    """
+
+    start: int
+    stop: int
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution(Table):
+    """How much each part of a text had to do with one target, by one method.
+
+    Parameters
+    ----------
+    tokens : tuple of str
+        The text's tokens, readable.
+    scores : Tensor, (n,), float64
+        A score for every token; its unit is the method's own.
+    method, preset : str
+        By which method, and by whose rules where there are several (empty if there is one).
+    target : Target
+        What is explained.
+    value : float
+        The target's value on the text.
+    spans : tuple of Span
+        The parts that people read: tokens, words, sentences …
+    span_scores : Tensor, (span,), float64
+        The sum of each span's token scores.
+    signed : bool
+        Whether scores below zero speak against the target.
+    text : str
+        The document.
+    layers : Tensor, (layer, n), optional
+        Relevance on the way: what had been passed down to each token below each layer, lowest first.
+    low, high : Tensor, (n,), optional
+        Bounds of the scores where only bounds are known.
+    faithfulness : Faithfulness, optional
+        How far it can be trusted; None where that was not measured.
+    settings, notes : mapping
+        Choices that were made; what a reader must know.
+    provenance : Provenance
+        How it was made.
+    """
+
+    tokens: tuple[str, ...]
+    scores: Tensor
+    method: str
+    preset: str
+    target: Target
+    value: float
+    spans: tuple[Span, ...]
+    span_scores: Tensor
+    signed: bool
+    text: str
+    provenance: Provenance
+    layers: Tensor | None = None
+    low: Tensor | None = None
+    high: Tensor | None = None
+    faithfulness: Faithfulness | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The method, with its preset where it has one."""
+        return f"{self.method} ({self.preset})" if self.preset else self.method
+
+    def with_faithfulness(self, faithfulness: Faithfulness) -> Attribution:
+        """Return the same explanation, knowing how far it can be trusted."""
+        return replace(self, faithfulness=faithfulness)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row a token, as plain types."""
+        spans = {token: i for i, span in enumerate(self.spans) for token in range(span.start, span.stop)}
+        return [
+            {
+                "method": self.method,
+                "preset": self.preset,
+                "target": self.target.name,
+                "position": i,
+                "token": token,
+                "score": float(self.scores[i]),
+                "span": spans.get(i),
+            }
+            for i, token in enumerate(self.tokens)
+        ]
