@@ -1,4 +1,4 @@
-"""An explanation: a score for every token and every span of a text, which knows how it was made and how far it holds."""
+"""An explanation: a score for every token and span of a text, which knows how it was made and how far it holds."""
 
 from __future__ import annotations
 
