@@ -8,11 +8,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import matrix, model, projections, roles
+from benchmarks import explaining, matrix, model, projections, roles
 from benchmarks.measuring import HEADER, Row, machine
 
 PAGES = ("README.md", "docs/reference/benchmarks.md")
-TABLES = {"attention": ("matrix", "model"), "projections": ("projections", "heads")}
+TABLES = {"attention": ("matrix", "model"), "projections": ("projections", "heads"), "explanations": ("explain",)}
 """Which parts each table holds; a page shows a table between marks that bear its name."""
 PARTS = [part for parts in TABLES.values() for part in parts]
 
@@ -65,6 +65,8 @@ def measured(part: str, rounds: int, *, tiny: bool) -> Iterator[Row]:
         yield from projections.rows(rounds, tiny=tiny)
     if part == "heads":
         yield from roles.rows(max(2, rounds // 2), tiny=tiny)
+    if part == "explain":
+        yield from explaining.rows(max(2, rounds // 2), tiny=tiny)
 
 
 def write(name: str, text: str) -> None:

@@ -102,7 +102,53 @@ def composing(which: str, *shape: str) -> None:
     print(before, peak())
 
 
-TASKS = {task.__name__: task for task in (long_head, forward, atlas, our_page, bertviz_page, composing)}
+def explaining(method: str, tokens: str) -> None:
+    """Explain the demo document's next token; or (none) run the model on it, and nothing else."""
+    from benchmarks.explaining import explained
+    from benchmarks.model import open_demo, plain_forward
+
+    lm, text = open_demo(int(tokens))
+    forget_peak()
+    if method == "none":
+        plain_forward(lm, text)
+    else:
+        explained(lm, text, method)
+    print(len(lm.tokenize(text)), peak())
+
+
+def dense_rollout(which: str, tokens: str) -> None:
+    """Read the demo document and roll out its attention: lazily, densely, or (none) read it without attention."""
+    from benchmarks import explaining
+    from benchmarks.model import open_demo, plain_forward
+
+    lm, text = open_demo(int(tokens))
+    forget_peak()
+    begun = time.perf_counter()
+    if which == "lazy":
+        explaining.rolled_out(lm.read(text))
+    elif which == "dense":
+        explaining.dense_rollout(explaining.dense_attention(lm, text))
+    else:
+        plain_forward(lm, text)
+    print(time.perf_counter() - begun, len(lm.tokenize(text)), peak())
+
+
+def far(method: str, tokens: str, layers: str) -> None:
+    """Explain a made-up text with a model of random weights."""
+    from benchmarks.explaining import explained, random_model
+
+    lm = random_model(int(layers), int(tokens))
+    text = list(range(100, 100 + int(tokens)))
+    forget_peak()
+    begun = time.perf_counter()
+    explained(lm, text, method)
+    print(time.perf_counter() - begun, peak())
+
+
+TASKS = {
+    task.__name__: task
+    for task in (long_head, forward, atlas, our_page, bertviz_page, composing, explaining, dense_rollout, far)
+}
 
 if __name__ == "__main__":
     TASKS[sys.argv[1]](*sys.argv[2:])

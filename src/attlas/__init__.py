@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from attlas.errors import StoreError as StoreError
     from attlas.errors import TooDense as TooDense
     from attlas.errors import UnsupportedModelError as UnsupportedModelError
+    from attlas.explain import Attribution as Attribution
+    from attlas.explain import Target as Target
+    from attlas.explain import explain as explain
+    from attlas.explain.faithfulness import Faithfulness as Faithfulness
+    from attlas.explain.faithfulness import faithfulness as faithfulness
     from attlas.heads import HeadTable as HeadTable
     from attlas.heads import heads as heads
     from attlas.matrix import AttentionMatrix as AttentionMatrix
@@ -44,6 +49,11 @@ _HOMES = {
     "capture": "attlas.capture",
     "load": "attlas.capture",
     "open_capture": "attlas.capture",
+    "Attribution": "attlas.explain",
+    "Target": "attlas.explain",
+    "explain": "attlas.explain",
+    "Faithfulness": "attlas.explain.faithfulness",
+    "faithfulness": "attlas.explain.faithfulness",
     "HeadTable": "attlas.heads",
     "heads": "attlas.heads",
     "LowRank": "attlas.projections",

@@ -34,7 +34,9 @@ def test_importing_attlas_is_cheap(code: str) -> None:
     assert heavy_after(code) == []
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["models", "--help"], ["map", "--help"], ["heads", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["models", "--help"], ["map", "--help"], ["heads", "--help"], ["explain", "--help"]]
+)
 def test_the_command_line_answers_without_torch(arguments: list[str]) -> None:
     code = f"""
 sys.argv = ["attlas", *{arguments}]

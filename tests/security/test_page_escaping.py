@@ -7,10 +7,16 @@ import hashlib
 import html
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
+from attlas.explain.attribution import Attribution
+from attlas.explain.markup import markup
+from attlas.explain.targets import Target
+from attlas.view.explanation_page import explanation_page
 from attlas.view.page import page
+from explaining import explained, trusted
 from viewing import known, measured, projected
 
 HOSTILE = (
@@ -30,8 +36,21 @@ HOSTILE = (
 TITLE = "</title><script>alert(1)</script>{{style}}"
 
 
-@pytest.fixture(scope="module", params=["atlas", "atlas with cards", "projections"])
+def hostile() -> Attribution:
+    """Return an explanation with hostile words wherever one holds words."""
+    words = "".join(HOSTILE)
+    trust = replace(trusted(words), summary=words, settings={words: words}, notes={words: words})
+    one = explained(words, HOSTILE, preset=words, target=Target(3, 2, name=words))
+    made = replace(one.provenance, model=words, fingerprint=words, settings={words: words})
+    return replace(one, settings={words: [words]}, notes={words: {words: words}}, provenance=made).with_faithfulness(
+        trust
+    )
+
+
+@pytest.fixture(scope="module", params=["atlas", "atlas with cards", "projections", "explanation"])
 def text(request: pytest.FixtureRequest) -> str:
+    if request.param == "explanation":
+        return explanation_page(hostile(), title=TITLE)
     if request.param == "projections":
         return projected("".join(HOSTILE), model=TITLE)
     cards = known("".join(HOSTILE)) if "cards" in request.param else None
@@ -63,6 +82,20 @@ def test_tokens_arrive_visible_and_whole() -> None:
     assert tokens[5] == "⟨U+202E⟩gnp.exe⟨U+202C⟩"
     assert tokens[7] == "\ufffd"
     text.encode("utf-8")
+
+
+def test_a_text_that_is_explained_arrives_readable_and_whole() -> None:
+    found = content(explanation_page(hostile(), title=TITLE))
+    assert found["pieces"] == [
+        *("</script><img src=x onerror=alert(1)>", "<!--<script>", "]]>", "{{script}}{{data}}"),
+        *("⟨U+2028⟩⟨U+2029⟩", "⟨U+202E⟩gnp.exe⟨U+202C⟩", "&lt;b&gt;", "\ufffd", "\"'`\\u003c", "⟨U+0000⟩"),
+    ]
+
+
+def test_a_notebook_is_given_no_element_of_the_text() -> None:
+    shown = markup(hostile())
+    assert set(re.findall(r"<(/?\w+)", shown)) == {"div", "/div", "span", "/span", "b", "/b"}
+    assert not re.search("[\u2028\u2029\u202e\x00\ud800]", shown)
 
 
 def test_words_of_cards_arrive_visible() -> None:

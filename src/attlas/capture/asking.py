@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from attlas import __version__
 from attlas.capture.language_model import LanguageModel
 from attlas.errors import ArgumentError, DocumentError, complaint
-from attlas.models import check_length
+from attlas.models import Document
 from attlas.results import Provenance
 
 
@@ -35,24 +36,63 @@ def next_token_losses(logits: Tensor, ids: Tensor) -> Tensor:
     return F.cross_entropy(exact, ids[1:].to(logits.device), reduction="none")
 
 
-def ids_of(lm: LanguageModel, text: str | Sequence[int]) -> Tensor:
-    """Return the token ids of a text, or the ids that were given; (n,), int64."""
+def document_of(lm: LanguageModel, text: str | Sequence[int]) -> Document:
+    """Return a text and its tokens, or the tokens that were given and what they say.
+
+    Raises
+    ------
+    ArgumentError
+        It is neither, or an id is none of the model's vocabulary.
+    DocumentError
+        It has fewer than two tokens, more than the model has positions, or is padded.
+    """
     if isinstance(text, str):
         document = lm.tokenize(text)
-        check_length(document, lm.facts.positions)
-        ids = document.ids
     else:
-        ids = [_id(lm, one) for one in text] if isinstance(text, Sequence) else None
-        if ids is None:
-            raise ArgumentError(complaint("text", wanted="a str or token ids", got=f"a {type(text).__name__}"))
-        if lm.facts.positions is not None and len(ids) > lm.facts.positions:
-            raise DocumentError(
-                f"text: wanted at most {lm.facts.positions:,} tokens, as many as the model has positions, "
-                f"got {len(ids):,}; shorten it"
+        document = _of_ids(lm, text)
+    if lm.facts.positions is not None and len(document) > lm.facts.positions:
+        raise DocumentError(
+            f"text: wanted at most {lm.facts.positions:,} tokens, as many as the model has positions, "
+            f"got {len(document):,}; shorten it"
+        )
+    if len(document) < 2:
+        raise DocumentError(f"text: wanted at least two tokens, got {len(document)}")
+    return document
+
+
+def ids_of(lm: LanguageModel, text: str | Sequence[int]) -> Tensor:
+    """Return the token ids of a text, or the ids that were given; (n,), int64."""
+    return torch.tensor(document_of(lm, text).ids)
+
+
+def _of_ids(lm: LanguageModel, given: Any) -> Document:
+    if isinstance(given, Tensor) and given.dim() == 1 and not given.is_floating_point():
+        given = given.tolist()
+    if not isinstance(given, Sequence):
+        got = f"a tensor of {given.dim()} axes" if isinstance(given, Tensor) else f"a {type(given).__name__}"
+        raise ArgumentError(complaint("text", wanted="a str or token ids", got=got))
+    ids = [_id(lm, one) for one in given]
+    tokenizer = lm.tokenizer
+    _check_padding(tokenizer, ids)
+    tokens = [tokenizer.decode([one]) if tokenizer is not None else f"<{one}>" for one in ids]
+    ends = list(accumulate(map(len, tokens)))
+    return Document("".join(tokens), ids, tokens, list(zip([0, *ends], ends, strict=False)))
+
+
+def _check_padding(tokenizer: Any, ids: list[int]) -> None:
+    """Refuse ids that begin or end with padding, which a text that is read alone has not."""
+    pad = getattr(tokenizer, "pad_token_id", None)
+    # Where padding is also what ends a text, nobody can tell the two apart, and the model reads it as an end.
+    others = {getattr(tokenizer, f"{name}_token_id", None) for name in ("bos", "eos", "unk", "cls", "sep")}
+    if ids and pad is not None and pad not in others and pad in (ids[0], ids[-1]):
+        raise DocumentError(
+            complaint(
+                "text",
+                wanted="the token ids of one text, without padding",
+                got=f"{tokenizer.decode([pad])!r} at its {'start' if ids[0] == pad else 'end'}",
+                way_out="leave the padding out, and give the texts of a batch one by one",
             )
-    if len(ids) < 2:
-        raise DocumentError(f"text: wanted at least two tokens, got {len(ids)}")
-    return torch.tensor(ids)
+        )
 
 
 def _id(lm: LanguageModel, one: object) -> int:

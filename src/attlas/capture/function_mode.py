@@ -67,8 +67,9 @@ def _fused(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     changes = [changer.change(None) for changer in changing]
     if changes:
         args, kwargs = (), _named(*args, **kwargs)
-        scoring = scored(changes, Scoring(kwargs["query"], kwargs["key"], kwargs["attn_mask"]))
+        scoring = scored(changes, Scoring(kwargs["query"], kwargs["key"], kwargs["attn_mask"], None, kwargs["value"]))
         kwargs |= {"query": scoring.query, "key": scoring.key, "attn_mask": scoring.mask}
+        kwargs |= {} if scoring.value is None else {"value": scoring.value}
     with all_deaf([*hearing, *changing]), KernelWatch(enabled=bool(hearing)) as watch:
         output = func(*args, **kwargs)
     with torch.no_grad(), all_deaf([*hearing, *changing]):
@@ -125,8 +126,9 @@ def _multi_head_changed(func: Any, given: dict[str, Any], changes: list[Change])
 
     With the identity as its output projection, the function gives each head's output.
     """
-    scoring = scored(changes, Scoring(given["query"], given["key"], given["attn_mask"]))
+    scoring = scored(changes, Scoring(given["query"], given["key"], given["attn_mask"], None, given["value"]))
     given.update(query=scoring.query, key=scoring.key, attn_mask=scoring.mask)
+    given.update({} if scoring.value is None else {"value": scoring.value})
     weight, bias = given["out_proj_weight"], given["out_proj_bias"]
     identity = torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
     together, weights = func(**{**given, "out_proj_weight": identity, "out_proj_bias": None})

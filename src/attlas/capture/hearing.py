@@ -46,6 +46,11 @@ class Place:
     turn: int
     number: int
 
+    @property
+    def label(self) -> str:
+        """What people read: the module, and which of its turns."""
+        return self.name if self.turn == 0 else f"{self.name} (turn {self.turn + 1})"
+
 
 class Hearer(ABC):
     """Follows one model on the thread that made it.
@@ -64,6 +69,7 @@ class Hearer(ABC):
         self._thread = threading.get_ident()
         self._frames: list[Frame] = []
         self._turns: dict[str, int] = {}
+        self._first_turns: dict[str, int] = {}
         self._deaf = False
 
     # ---- what the hooks say
@@ -73,7 +79,7 @@ class Hearer(ABC):
         if self._deaf or threading.get_ident() != self._thread:
             return
         if not self._frames:
-            self._turns.clear()
+            self._turns = dict(self._first_turns)
             self._began()
         attends = "Attention" in type(module).__name__
         self._frames.append(Frame(self._names[id(module)], attends))
@@ -115,6 +121,11 @@ class Hearer(ABC):
         turn = self._turns[name] = self._turns.get(name, -1) + 1
         return Place(name, turn, self.numbers.setdefault((name, turn), len(self.numbers)))
 
+    @property
+    def running(self) -> str:
+        """The module that is running."""
+        return self._frames[-1].name if self._frames else ""
+
     def shares(self, other: Hearer) -> bool:
         """Whether both follow some of the same modules."""
         return bool(self._names.keys() & other._names.keys())
@@ -139,6 +150,20 @@ class Hearer(ABC):
             yield
         finally:
             self._frames, self._turns = before
+
+    @property
+    def turns(self) -> dict[str, int]:
+        """The last turn of every module that has attended in the pass that is running."""
+        return dict(self._turns)
+
+    @contextmanager
+    def continuing(self, turns: dict[str, int]) -> Iterator[None]:
+        """Take what happens inside for the rest of a pass in which modules have had these turns."""
+        before, self._first_turns = self._first_turns, turns
+        try:
+            yield
+        finally:
+            self._first_turns = before
 
 
 @contextmanager

@@ -68,7 +68,7 @@ class Listener(Protocol):
 
 
 class Scoring(NamedTuple):
-    """What decides an attention pattern.
+    """What decides an attention pattern, and what is passed on by it.
 
     Parameters
     ----------
@@ -78,12 +78,15 @@ class Scoring(NamedTuple):
         Who sees whom.
     bias : Tensor, optional
         What is added to the scores beside the mask.
+    value : Tensor, optional
+        What is passed on. None, where a change gives it, leaves the call's own.
     """
 
     query: Tensor
     key: Tensor
     mask: Any = None
     bias: Any = None
+    value: Tensor | None = None
 
 
 class Change(Protocol):
@@ -265,14 +268,15 @@ def _heard(function: AttentionFunction, implementation: str) -> AttentionFunctio
         changing = [changer for changer in changers() if changer.hears(module)]
         if not (hearing or changing):
             return function(module, query, key, value, attention_mask, *args, **kwargs)
+        changes = [changer.change(module) for changer in changing]
         reason = _reason_to_refuse(function, implementation, query, args, kwargs)
         for listener in hearing if reason else ():
             listener.refused(module, reason)
         describing = [] if reason else hearing
-        changes = [changer.change(module) for changer in changing]
         if changes:
-            scoring = scored(changes, Scoring(query, key, attention_mask, kwargs.get("position_bias")))
-            query, key, attention_mask, bias = scoring
+            scoring = scored(changes, Scoring(query, key, attention_mask, kwargs.get("position_bias"), value))
+            query, key, attention_mask, bias = scoring[:4]
+            value = value if scoring.value is None else scoring.value
             if "position_bias" in kwargs:
                 kwargs = {**kwargs, "position_bias": bias}
         fused = implementation != "eager"

@@ -14,6 +14,8 @@ from attlas.capture.visibility import Rule
 from attlas.errors import AttlasError, CaptureError
 from attlas.matrix import AttentionMatrix, RelativeBias
 
+_CHECKED_ROWS = 8
+
 
 @dataclass(frozen=True, eq=False)
 class Layer:
@@ -123,6 +125,16 @@ class Layer:
             self.probe.values, self.probe.output[:, :, chosen], self.probe.precision, self.probe.score_precision
         )
         return shadow.error(few, None)
+
+    def unproved(self) -> str:
+        """Return why the matrix, on a few rows, does not reproduce its kernel's output; empty if it does."""
+        error, tolerance = self.quick_error(_CHECKED_ROWS)
+        if error <= tolerance:
+            return ""
+        return (
+            f"its output is not the softmax of the scores that it was given (relative error {error:.1e}, "
+            f"where rounding explains {tolerance:.1e})"
+        )
 
 
 def kept(tensor: Tensor | None, what: str, option: str, name: str) -> Tensor:

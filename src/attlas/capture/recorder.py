@@ -13,22 +13,20 @@ from torch import Tensor, nn
 from attlas import __version__
 from attlas.capture.call import Call
 from attlas.capture.function_mode import AttentionMode
-from attlas.capture.hearing import Frame, Hearer, following
+from attlas.capture.hearing import Place, following
 from attlas.capture.interface import listening
 from attlas.capture.keeping import Keeper
 from attlas.capture.record import Record, Wanted
 from attlas.capture.result import Capture
-from attlas.capture.visibility import MaskMemory
+from attlas.capture.witness import Witness
 from attlas.errors import ArgumentError, CaptureError, UnsupportedModelError, by_reason, complaint
 from attlas.results import Provenance
-
-_CHECKED_ROWS = 8
 
 LayerProgress = Callable[[int, str], None]
 """Called as ``progress(layers so far, name)`` after each attention call."""
 
 
-class Recorder(Hearer):
+class Recorder(Witness):
     """Hears the attention calls of one model on one thread; see `capture` for what its options mean."""
 
     def __init__(
@@ -42,61 +40,30 @@ class Recorder(Hearer):
         progress: LayerProgress | None,
     ) -> None:
         super().__init__(model)
-        self.masks = MaskMemory()
         self._layers = None if layers is None else list(layers)
         self._wanted, self._keeper, self._unrouted, self._progress = wanted, keeper, unrouted, progress
         self.records: dict[int, list[Record]] = {}
-        self.missed: dict[str, str] = {}
 
-    # ---- what the hooks say
-
-    def _began(self) -> None:
-        self.masks.forget_dead()
-
-    def _left(self, frame: Frame) -> None:
-        if frame.heard and frame.attends:
-            # What it is made of may be named after attention too, and is no attention itself.
-            frame.suspects.clear()
-        elif frame.attends and not (frame.heard or frame.settled or frame.suspects):
-            frame.suspects.append(frame.name)
-        if self._frames:
-            self._frames[-1].suspects += frame.suspects
-            self._frames[-1].settled |= frame.heard or frame.settled
-            return
-        for suspect in frame.suspects:
-            self._miss(suspect, "it computes its attention in code of its own")
-
-    # ---- what the interface and the function mode say
-
-    def saw_softmax(self) -> None:
-        """Note a softmax over four axes outside of any known function: the module computes attention of its own."""
-        self._frames[-1].attends = True
-
-    def refused(self, module: nn.Module | None, reason: str) -> None:
-        """Note that an attention call cannot be described."""
-        self._frames[-1].heard = True
-        self._miss(self.place(module).name, reason)
+    def located(self, module: nn.Module | None) -> Place:
+        """Give the call its number."""
+        return self.place(module)
 
     def heard(self, module: nn.Module | None, call: Call) -> None:
         """Take an attention call."""
         self._frames[-1].heard = True
-        place = self.place(module)
+        place = self.located(module)
         name, number = place.name, place.number
         if self._layers is not None and not {number, name} & set(self._layers):
             return
         self._check_heads(name, call)
-        label = name if place.turn == 0 else f"{name} (turn {place.turn + 1})"
         try:
             records = self.records.setdefault(number, [])
             if not (records and records[-1].extend(call)):
-                records.append(Record(label, call, self._keeper, self._wanted))
+                records.append(Record(place.label, call, self._keeper, self._wanted))
         except UnsupportedModelError as error:
-            self._miss(name, str(error))
+            self.miss(name, str(error))
         if self._progress is not None:
             self._progress(number + 1, name)
-
-    def _miss(self, name: str, reason: str) -> None:
-        self.missed.setdefault(name, reason)
 
     def _check_heads(self, name: str, call: Call) -> None:
         total = call.query.shape[1]
@@ -120,9 +87,9 @@ class Recorder(Hearer):
             A chosen layer does not exist.
         """
         for number, records in list(self.records.items()):
-            reasons = [reason for record in records if (reason := _unproved(record))]
+            reasons = [reason for record in records if (reason := record.layer().unproved())]
             if reasons:
-                self._miss(records[0].name, reasons[0])
+                self.miss(records[0].name, reasons[0])
                 del self.records[number]
         if self.missed and self._unrouted == "error":
             raise UnsupportedModelError(_complaint_about(self.missed))
@@ -142,18 +109,6 @@ class Recorder(Hearer):
                         way_out="capture without `layers` once and look at `cap.names`",
                     )
                 )
-
-
-def _unproved(record: Record) -> str:
-    """Return why a record does not reproduce its kernel's output; empty if it does."""
-    layer = record.layer()
-    error, tolerance = layer.quick_error(_CHECKED_ROWS)
-    if error <= tolerance:
-        return ""
-    return (
-        f"its output is not the softmax of the scores that it was given (relative error {error:.1e}, "
-        f"where rounding explains {tolerance:.1e})"
-    )
 
 
 def _complaint_about(missed: dict[str, str]) -> str:

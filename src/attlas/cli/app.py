@@ -8,6 +8,7 @@ import typer
 
 from attlas import __version__
 from attlas.cli.common import guarded
+from attlas.cli.explain import tell_explanation
 from attlas.cli.heads import tell_heads
 from attlas.cli.map import draw_map
 from attlas.cli.models import models_app
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.add_typer(models_app, name="models")
 app.command("map")(draw_map)
 app.command("heads")(tell_heads)
+app.command("explain")(tell_explanation)
 app.command("projections")(tell_projections)
 
 

@@ -15,6 +15,8 @@ from attlas.results import Provenance
 if TYPE_CHECKING:
     from attlas.explain.faithfulness.record import Faithfulness
 
+_NAMED = 8  # how many of several things a description names
+
 
 @dataclass(frozen=True)
 class Span:
@@ -64,7 +66,9 @@ class Attribution(Table):
     faithfulness : Faithfulness, optional
         How far it can be trusted; None where that was not measured.
     settings, notes : mapping
-        Choices that were made; what a reader must know.
+        Choices that were made, defaults included; what a reader must know.
+    answer : tuple of int
+        Of an encoder-decoder model, the token ids that its decoder was given; `target` lies at one of them.
     provenance : Provenance
         How it was made.
     """
@@ -86,6 +90,7 @@ class Attribution(Table):
     faithfulness: Faithfulness | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
+    answer: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -95,6 +100,46 @@ class Attribution(Table):
     def with_faithfulness(self, faithfulness: Faithfulness) -> Attribution:
         """Return the same explanation, knowing how far it can be trusted."""
         return replace(self, faithfulness=faithfulness)
+
+    def top(self, count: int = 10) -> list[tuple[Span, float]]:
+        """Return the spans with the largest scores, by magnitude, and these scores."""
+        order = self.span_scores.abs().argsort(descending=True, stable=True)[:count].tolist()
+        return [(self.spans[i], float(self.span_scores[i])) for i in order]
+
+    def describe(self) -> str:
+        """Say in words how it was made: what is explained, every choice, what a reader must know, and how far it holds.
+
+        Two explanations of the same name can differ in any of these choices.
+        """
+        where = "pooled over all positions" if self.target.position is None else f"at position {self.target.position}"
+        lines = [
+            f"{self.name} of the {self.target.quantity} of {self.target.name}, {where}: {self.value:.4g}",
+            f"model: {self.provenance.model}, {len(self.tokens):,} tokens in {len(self.spans):,} spans",
+            *(f"{name.replace('_', ' ')}: {_words(value)}" for name, value in self.settings.items()),
+            *(f"note, {name.replace('_', ' ')}: {_words(value)}" for name, value in self.notes.items()),
+            f"faithfulness: {'not measured' if self.faithfulness is None else self.faithfulness.summary}",
+        ]
+        return "\n".join(lines)
+
+    def about(self) -> Mapping[str, Any]:
+        return {
+            "target": {"name": self.target.name, "position": self.target.position, "quantity": self.target.quantity},
+            "value": self.value,
+            "signed": self.signed,
+            "settings": dict(self.settings),
+            "notes": dict(self.notes),
+            "spans": [[span.start, span.stop] for span in self.spans],
+        }
+
+    def __repr__(self) -> str:
+        trust = "faithfulness not measured" if self.faithfulness is None else self.faithfulness.verdict
+        return f"Attribution({self.name} of {self.target.name}, {len(self.tokens):,} tokens, {trust})"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the verdict, and the text coloured by the scores."""
+        from attlas.explain.markup import markup
+
+        return markup(self)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row a token, as plain types."""
@@ -111,3 +156,18 @@ class Attribution(Table):
             }
             for i, token in enumerate(self.tokens)
         ]
+
+
+def _words(value: Any) -> str:
+    if value is None:
+        return "by default"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        value = [f"{name}: {_words(one)}" for name, one in value.items()]
+    if isinstance(value, (list, tuple)):
+        more = f" and {len(value) - _NAMED:,} more" if len(value) > _NAMED else ""
+        return ", ".join(map(_words, value[:_NAMED])) + more
+    return str(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from attlas.capture import LanguageModel
-from attlas.explain.targets import Target
+from attlas.capture.asking import document_of
+from attlas.errors import ArgumentError, UnsupportedModelError, complaint
+from attlas.explain.targets import OneTarget, Target, targets_of
 from attlas.models import Document
 
 
@@ -24,18 +26,22 @@ class Reading:
     lm : LanguageModel
         The model.
     document : Document
-        The text and its tokens.
+        The text and its tokens; of an encoder-decoder model, what the encoder reads.
     targets : tuple of Target
         What is explained, positions counted from 0.
+    answer : tuple of int
+        Of an encoder-decoder model, the token ids that its decoder is given, the start token first; targets lie at
+        their positions. Empty for other models.
     """
 
     lm: LanguageModel
     document: Document
     targets: tuple[Target, ...]
+    answer: tuple[int, ...] = ()
 
     @property
     def n(self) -> int:
-        """How many tokens were read."""
+        """How many tokens were read: those that are given a score."""
         return len(self.document)
 
     @property
@@ -45,11 +51,14 @@ class Reading:
 
     @property
     def rows(self) -> Tensor:
-        """Where each target's walk begins: its weight on every position, (target, n), float64 on the CPU; sums to 1."""
-        rows = torch.zeros(len(self.targets), self.n, dtype=torch.float64)
+        """Where each target's walk begins: its weight on every position, float64 on the CPU; sums to 1.
+
+        (target, n); of an encoder-decoder model, (target, len(answer)).
+        """
+        rows = torch.zeros(len(self.targets), len(self.answer) or self.n, dtype=torch.float64)
         for row, target in zip(rows, self.targets, strict=True):
             if target.position is None:
-                row.fill_(1 / self.n)
+                row.fill_(1 / len(row))
             else:
                 row[target.position] = 1
         return rows
@@ -66,6 +75,8 @@ class Reading:
     def inputs(self) -> dict[str, Any]:
         """What the model's forward is given."""
         inputs: dict[str, Any] = {"input_ids": self.ids[None]}
+        if self.answer:
+            inputs["decoder_input_ids"] = torch.tensor([self.answer], device=self.ids.device)
         if "use_cache" in inspect.signature(self.lm.model.forward).parameters:
             inputs["use_cache"] = False
         if self.kept is not None:
@@ -78,7 +89,13 @@ class Reading:
         return torch.stack([target.value(output, self._row(target)) for target in self.targets])
 
     def resolved(self, output: Any) -> Reading:
-        """Return the same, with the model's own predictions filled in where targets left them open."""
+        """Return the same, with the model's own predictions filled in where targets left them open.
+
+        Raises
+        ------
+        UnsupportedModelError, ArgumentError
+            The model gives no such number; see `Target.resolved`.
+        """
         tokenizer = self.lm.tokenizer
         targets = tuple(target.resolved(output, self._row(target), tokenizer) for target in self.targets)
         return replace(self, targets=targets)
@@ -86,8 +103,86 @@ class Reading:
     def _row(self, target: Target) -> int:
         """Return which row of the model's logits is the target's."""
         position = target.position or 0
-        return position if self.kept is None else self.kept.index(position)
+        return position if self.kept is None or target.class_index is not None else self.kept.index(position)
 
     def as_dict(self) -> Mapping[str, Any]:
         """Return what is explained as plain types."""
         return {"tokens": self.n, "targets": [target.name for target in self.targets]}
+
+
+def reading_of(
+    lm: LanguageModel,
+    text: str | Sequence[int],
+    target: OneTarget | Sequence[OneTarget] = -1,
+    *,
+    answer: str | Sequence[int] | None = None,
+) -> Reading:
+    """Return a text and targets, ready to be given to the model.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        What `attlas.load` returned.
+    text : str or sequence of int
+        The text, or its token ids.
+    target : int, tuple, Target or list of such
+        See `Target`.
+    answer : str or sequence of int, optional
+        What the decoder of an encoder-decoder model has said so far, behind its start token; nothing by default.
+
+    Raises
+    ------
+    DocumentError
+        The text is empty, of one token, padded, or longer than the model's positions.
+    ArgumentError
+        A target lies outside of the text or the vocabulary.
+    UnsupportedModelError
+        The decoder's start token is not known.
+    """
+    if not isinstance(lm, LanguageModel):
+        raise ArgumentError(complaint("lm", wanted="what attlas.load returned", got=f"a {type(lm).__name__}"))
+    document = document_of(lm, text)
+    kind = lm.facts.kind
+    if kind == "encoder-decoder":
+        begun = _begun(lm, answer)
+    elif answer is not None:
+        raise ArgumentError(complaint("answer", wanted="an encoder-decoder model", got=f"{lm.name}, which is none"))
+    else:
+        begun = ()
+    targets = targets_of(
+        target,
+        lm.tokenizer,
+        begun or document.ids,
+        config=getattr(lm.model, "config", None),
+        vocabulary=lm.facts.vocabulary,
+        kind=kind,
+    )
+    return Reading(lm, document, targets, begun)
+
+
+def _begun(lm: LanguageModel, answer: str | Sequence[int] | None) -> tuple[int, ...]:
+    """Return what the decoder is given: its start token, and the answer as far as it goes."""
+    model: Any = lm.model
+    configs = (getattr(model, "generation_config", None), model.config)
+    found = (getattr(config, name, None) for name in ("decoder_start_token_id", "bos_token_id") for config in configs)
+    start = next((index for index in found if isinstance(index, int)), None)
+    if start is None:
+        raise UnsupportedModelError(
+            f"{lm.name}: its configuration names no token that its decoder starts with; "
+            "set model.config.decoder_start_token_id"
+        )
+    if answer is None:
+        return (start,)
+    if isinstance(answer, str):
+        if lm.tokenizer is None:
+            raise ArgumentError(complaint("answer", wanted="token ids, for a model without tokenizer", got="a str"))
+        ids = list(lm.tokenizer(text_target=answer)["input_ids"])
+        # As in training: the labels, moved on by one, so that the token that ends them is not given.
+        ids = ids[:-1] if ids and ids[-1] == lm.tokenizer.eos_token_id else ids
+    else:
+        ids = list(answer)
+        size = lm.facts.vocabulary
+        bad = [one for one in ids if not isinstance(one, int) or one < 0 or (size is not None and one >= size)]
+        if bad:
+            raise ArgumentError(complaint("answer", wanted="token ids of the vocabulary", got=repr(bad[0])))
+    return (start, *ids)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,13 +24,51 @@ def sum_over_blocks(operator: AttentionOperator, blocks: Sequence[Block], parts:
     return total
 
 
-class Received(Question[tuple[Tensor, Tensor | None], Tensor]):
+class RowsThatCount:
+    """Which rows of a weighted sum have a weight: the others need no tile.
+
+    Parameters
+    ----------
+    weights : Tensor, (batch, head, n_query, width)
+        Any leading or last axis may be of size 1.
+    """
+
+    def __init__(self, weights: Tensor) -> None:
+        # NaN differs from 0, too, and must show.
+        counted = (weights != 0).any(-1).flatten(0, 1).any(0)
+        self._at = None if bool(counted.all()) else counted.nonzero().flatten().tolist()
+
+    def within(self, strip: slice) -> slice:
+        """Return the part of a strip from its first row with a weight to its last; an empty slice if there is none."""
+        if self._at is None:
+            return strip
+        first, last = bisect_left(self._at, strip.start), bisect_left(self._at, strip.stop)
+        return slice(self._at[first], self._at[last - 1] + 1) if first < last else slice(strip.start, strip.start)
+
+
+@dataclass
+class ReceivedPart:
+    """A block's column sums so far.
+
+    Parameters
+    ----------
+    total : Tensor, (batch, head, 1, n_key)
+    weights : Tensor, (batch or 1, head or 1, 1, n_query), optional
+    counting : RowsThatCount, optional
+    """
+
+    total: Tensor
+    weights: Tensor | None = None
+    counting: RowsThatCount | None = None
+
+
+class Received(Question[ReceivedPart, Tensor]):
     """The column sums, or the weighted ones, ``sum_i w_i A_ij``; (batch, head, n_key).
 
     Parameters
     ----------
     weights : Tensor, (n_query,) or broadcastable to (batch, head, n_query), optional
-        What each query counts for; 1 by default.
+        What each query counts for; 1 by default. Rows that count for 0 cost nothing.
     """
 
     def __init__(self, weights: Tensor | None = None) -> None:
@@ -48,23 +88,24 @@ class Received(Question[tuple[Tensor, Tensor | None], Tensor]):
                 )
             )
 
-    def start(self, operator: AttentionOperator, block: Block) -> tuple[Tensor, Tensor | None]:
+    def start(self, operator: AttentionOperator, block: Block) -> ReceivedPart:
         batch, head, _, n_key = operator.shape
         total = torch.zeros((batch, head, 1, n_key), dtype=operator.accumulator, device=operator.device)
         if self.weights is None:
-            return total, None
+            return ReceivedPart(total)
         weights = self.weights.detach().to(device=total.device, dtype=total.dtype)
         weights = weights.view((1,) * (3 - weights.ndim) + tuple(weights.shape))
-        return total, take(take(weights, 0, block.batch), 1, block.head).unsqueeze(2)
+        weights = take(take(weights, 0, block.batch), 1, block.head)
+        return ReceivedPart(total, weights.unsqueeze(2), RowsThatCount(weights.unsqueeze(-1)))
 
-    def add(self, state: tuple[Tensor, Tensor | None], rows: slice, cols: slice, tile: Tile) -> None:
-        total, weights = state
-        if weights is None:
-            total[..., cols] += tile.values.sum(2, keepdim=True)
+    def rows(self, state: ReceivedPart, strip: slice) -> slice:
+        return strip if state.counting is None else state.counting.within(strip)
+
+    def add(self, state: ReceivedPart, rows: slice, cols: slice, tile: Tile) -> None:
+        if state.weights is None:
+            state.total[..., cols] += tile.values.sum(2, keepdim=True)
         else:
-            total[..., cols] += weights[..., rows] @ tile.values
+            state.total[..., cols] += state.weights[..., rows] @ tile.values
 
-    def gather(
-        self, operator: AttentionOperator, blocks: Sequence[Block], states: Sequence[tuple[Tensor, Tensor | None]]
-    ) -> Tensor:
-        return sum_over_blocks(operator, blocks, [total.squeeze(2) for total, _ in states])
+    def gather(self, operator: AttentionOperator, blocks: Sequence[Block], states: Sequence[ReceivedPart]) -> Tensor:
+        return sum_over_blocks(operator, blocks, [state.total.squeeze(2) for state in states])

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from attlas.matrix.bias import ALiBi, RelativeBias
+from attlas.matrix.hiding import can_hide, hidden_by
 from attlas.matrix.softmax import AttentionMatrix
 from attlas.matrix.visibility import Formula
 
@@ -55,20 +55,14 @@ def _same_for_all_heads(rule: Tensor | Formula | None) -> bool:
 def _hiding(matrix: AttentionMatrix) -> Formula | None:
     """Return a bias that hides what the matrix' own hides and changes nothing else; None if it hides nothing."""
     bias = matrix.bias
-    if bias is None or isinstance(bias, ALiBi):
-        return None
-    if isinstance(bias, RelativeBias) and not bool(_hidden(bias.table).any()):
+    if bias is None or not can_hide(bias):
         return None
     formula = _looked_up(bias, matrix.offset) if isinstance(bias, Tensor) else _renumbered(bias, matrix)
 
     def hide(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return torch.where(_hidden(formula(batch, head, query, key)), -math.inf, 0.0)
+        return torch.where(hidden_by(formula(batch, head, query, key)), -math.inf, 0.0)
 
     return hide
-
-
-def _hidden(bias: Tensor) -> Tensor:
-    return bias <= torch.finfo(bias.dtype).min / 2
 
 
 def _looked_up(bias: Tensor, offset: int) -> Formula:

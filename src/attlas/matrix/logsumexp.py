@@ -71,12 +71,26 @@ class RowSums:
     @staticmethod
     def merge(matrix: AttentionMatrix, blocks: Sequence[Block], parts: Sequence[RowSums]) -> RowSums:
         """Put blocks' sums side by side, in the widest of their dtypes."""
-        widest = torch.float64 if any(part.top.dtype == torch.float64 for part in parts) else torch.float32
+        widest = _widest(parts)
         return RowSums(
             merge_rows(matrix, blocks, [part.top.to(widest) for part in parts]),
             merge_rows(matrix, blocks, [part.rest.to(widest) for part in parts]),
             merge_rows(matrix, blocks, [part.valid for part in parts]),
         )
+
+    @staticmethod
+    def merge_strips(parts: Sequence[RowSums]) -> RowSums:
+        """Put the sums of strips that follow one another into one, in the widest of their dtypes."""
+        widest = _widest(parts)
+        return RowSums(
+            torch.cat([part.top.to(widest) for part in parts], dim=2),
+            torch.cat([part.rest.to(widest) for part in parts], dim=2),
+            torch.cat([part.valid for part in parts], dim=2),
+        )
+
+
+def _widest(parts: Sequence[RowSums]) -> torch.dtype:
+    return torch.float64 if any(part.top.dtype == torch.float64 for part in parts) else torch.float32
 
 
 def _is_large(lse: Tensor) -> bool:
@@ -125,23 +139,27 @@ def attend(matrix: AttentionMatrix, values: Tensor | None) -> tuple[RowSums, Ten
     """
 
     def work(block: Block) -> tuple[RowSums, Tensor | None]:
-        heads = matrix.narrow(block.batch, block.head)
         v = None if values is None else values[block.batch, block.head]
-        sums, out = _online(heads, block.rows, matrix.accumulator, v)
-        if matrix.accumulator != torch.float64 and (_overflown(sums.lse) or _is_large(sums.lse)):
-            sums, out = _online(heads, block.rows, torch.float64, v)
-        if _overflown(sums.lse):
-            raise NonFiniteError(complaint("query and key", wanted="scores that float64 can hold", got="an overflow"))
-        if heads.sinks is not None:
-            sums, kept = _with_sinks(sums, heads.sinks.detach())
-            out = None if out is None else out * kept.unsqueeze(-1)
-        return sums, None if out is None else out.to(matrix.accumulator)
+        return attend_rows(matrix.narrow(block.batch, block.head), block.rows, v)
 
     blocks, parts = each_block(matrix, work)
     sums = RowSums.merge(matrix, blocks, [sums for sums, _ in parts])
     if values is None:
         return sums, None
     return sums, merge_rows(matrix, blocks, [out for _, out in parts if out is not None], (values.shape[-1],))
+
+
+def attend_rows(heads: AttentionMatrix, rows: slice, values: Tensor | None) -> tuple[RowSums, Tensor | None]:
+    """Do what `attend` does for some rows, on the calling thread."""
+    sums, out = _online(heads, rows, heads.accumulator, values)
+    if heads.accumulator != torch.float64 and (_overflown(sums.lse) or _is_large(sums.lse)):
+        sums, out = _online(heads, rows, torch.float64, values)
+    if _overflown(sums.lse):
+        raise NonFiniteError(complaint("query and key", wanted="scores that float64 can hold", got="an overflow"))
+    if heads.sinks is not None:
+        sums, kept = _with_sinks(sums, heads.sinks.detach())
+        out = None if out is None else out * kept.unsqueeze(-1)
+    return sums, None if out is None else out.to(heads.accumulator)
 
 
 def _overflown(lse: Tensor) -> bool:

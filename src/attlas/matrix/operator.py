@@ -43,7 +43,8 @@ class Tile:
     Parameters
     ----------
     values : Tensor, (batch, head, rows, cols)
-        The entries. The memory is lent: the reader's next tile overwrites it.
+        The entries. The memory is lent: the reader's next tile overwrites it. Whoever called the reader may write into
+        it, so that a matrix made of others needs no memory of its own; a question shares it with others and may not.
     logs : Tensor, (batch, head, rows, cols), optional
         The entries' logarithms to base 2, where the kind has them at hand; finite, and any large negative number where
         an entry is 0.
@@ -93,7 +94,17 @@ class AttentionOperator(ABC):
     def reader(self) -> Reader:
         """Return a reader of all of this operator's heads."""
 
-    # ---- what a kind may say to be faster
+    # ---- what a kind may say of itself
+
+    @property
+    def signed(self) -> bool:
+        """Whether entries may be negative; then questions about shares of a row have no meaning and are refused."""
+        return False
+
+    @property
+    def heads_read(self) -> int:
+        """How many dense heads are in memory while a tile of all heads is made; tiles are cut smaller for more."""
+        return self.shape[1]
 
     def prepare(self) -> None:
         """Compute, once, whatever all tiles need."""

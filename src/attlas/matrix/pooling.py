@@ -6,6 +6,7 @@ mass; the mean keeps the scale.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,7 +17,7 @@ from torch import Tensor
 from attlas.errors import ArgumentError, complaint
 from attlas.matrix.operator import AttentionOperator, Tile
 from attlas.matrix.questions import Question
-from attlas.matrix.streaming import Block
+from attlas.matrix.streaming import Block, tiling_of
 
 LARGEST = 4096
 REDUCERS = ("mean", "sum", "max")
@@ -106,7 +107,10 @@ class Pool(Question[PoolPart, Tensor]):
         touched = rows.covering(block.rows)
         shape = (*operator.shape[:2], touched.stop - touched.start, cols.count)
         values = torch.zeros(shape, dtype=operator.accumulator, device=operator.device)
-        return PoolPart(rows, cols, touched.start, values)
+        part = PoolPart(rows, cols, touched.start, values)
+        if self.reduce == "max" and operator.signed:
+            _begin_below_zero(part, operator, block)
+        return part
 
     def add(self, state: PoolPart, rows: slice, cols: slice, tile: Tile) -> None:
         row_bins, col_bins = state.rows.covering(rows), state.cols.covering(cols)
@@ -120,7 +124,9 @@ class Pool(Question[PoolPart, Tensor]):
 
     def gather(self, operator: AttentionOperator, blocks: Sequence[Block], states: Sequence[PoolPart]) -> Tensor:
         rows, cols = self._bins(operator)
-        pooled = states[0].values.new_zeros((*operator.shape[:2], rows.count, cols.count))
+        # A block has looked at every bin that it touches, so any of them may be below zero.
+        lowest = -math.inf if self.reduce == "max" else 0.0
+        pooled = states[0].values.new_full((*operator.shape[:2], rows.count, cols.count), lowest)
         for block, state in zip(blocks, states, strict=True):
             into = pooled[block.batch, block.head, state.first : state.first + state.values.shape[2]]
             if self.reduce == "max":
@@ -130,6 +136,17 @@ class Pool(Question[PoolPart, Tensor]):
         if self.reduce == "mean":
             pooled /= rows.sizes(pooled.device).unsqueeze(-1) * cols.sizes(pooled.device)
         return _enlarge(_enlarge(pooled, 2, self.size[0]), 3, self.size[1])
+
+
+def _begin_below_zero(part: PoolPart, operator: AttentionOperator, block: Block) -> None:
+    """Let a maximum be negative, except where a bin holds hidden entries that no tile will show: those are zeros."""
+    part.values.fill_(-math.inf)
+    for strip in tiling_of(operator).strips(block.rows):
+        bins, span = part.rows.covering(strip), operator.columns(strip)
+        into = part.values[:, :, bins.start - part.first : bins.stop - part.first]
+        for unseen in (slice(0, span.start), slice(span.stop, operator.shape[3])):
+            if unseen.start < unseen.stop:
+                into[..., part.cols.covering(unseen)] = 0.0
 
 
 def _reduce(x: Tensor, axis: int, bins: Bins, span: slice, reduce: str) -> Tensor:

@@ -8,7 +8,7 @@ them knows which kind of matrix it is asked of. The questions themselves are in 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from attlas.matrix.operator import AttentionOperator, Progress, Tile
@@ -44,6 +44,11 @@ class Question(ABC, Generic[State, Answer]):
         """Tell whether a tile can matter to this question, by position alone."""
         del operator, rows, cols
         return True
+
+    def rows(self, state: State, strip: slice) -> slice:
+        """Return which rows of a strip can matter, given what the question holds of a block; an empty slice if none."""
+        del state
+        return strip
 
     def columns(self, operator: AttentionOperator, rows: slice, span: slice) -> slice:
         """Return which columns must be visited, given that the matrix has all its nonzero entries in `span`."""
@@ -82,8 +87,11 @@ def ask(operator: AttentionOperator, *questions: Question[Any, Any], progress: P
     def work(block: Block) -> list[Any]:
         heads = operator.narrow(block.batch, block.head)
         states = [question.start(heads, block) for question in questions]
+        strips = _strips(questions, states, tiling.strips(block.rows))
+        if not strips:
+            return states
         reader = heads.reader()
-        for rows in tiling.strips(block.rows):
+        for rows in strips:
             for cols in tiling.tiles(_columns(heads, questions, rows), operator.shape[3]):
                 interested = [i for i, question in enumerate(questions) if question.wants(heads, rows, cols)]
                 if interested:
@@ -94,6 +102,17 @@ def ask(operator: AttentionOperator, *questions: Question[Any, Any], progress: P
 
     blocks, parts = each_block(operator, work, progress)
     return [q.gather(operator, blocks, [states[i] for states in parts]) for i, q in enumerate(questions)]
+
+
+def _strips(questions: Sequence[Question[Any, Any]], states: Sequence[Any], strips: Iterable[slice]) -> list[slice]:
+    """Leave out, at the ends of each strip, the rows that matter to no question."""
+    kept = []
+    for strip in strips:
+        wanted = [question.rows(state, strip) for question, state in zip(questions, states, strict=True)]
+        wanted = [rows for rows in wanted if rows.start < rows.stop]
+        if wanted:
+            kept.append(slice(min(rows.start for rows in wanted), max(rows.stop for rows in wanted)))
+    return kept
 
 
 def _columns(operator: AttentionOperator, questions: Sequence[Question[Any, Any]], rows: slice) -> slice:

@@ -73,7 +73,22 @@ class RowQuestion(Question[RowPart, Tensor]):
         return merge_rows(operator, blocks, [state.values for state in states])
 
 
-class Entropy(RowQuestion):
+class ShareQuestion(RowQuestion):
+    """A question about shares of a row, which only rows without negative entries have."""
+
+    def check(self, operator: AttentionOperator) -> None:
+        if operator.signed:
+            raise ArgumentError(
+                complaint(
+                    type(self).__name__.lower(),
+                    wanted="a matrix without negative entries",
+                    got=repr(operator),
+                    way_out="ask Positive(matrix), or for received, topk or pool",
+                )
+            )
+
+
+class Entropy(ShareQuestion):
     """Each row's entropy in nats, ``-sum_j A_ij ln A_ij``; (batch, head, n_query)."""
 
     needs_logs = True
@@ -83,7 +98,7 @@ class Entropy(RowQuestion):
         state.of(rows).sub_((tile.values * tile.log2()).sum(-1), alpha=math.log(2))
 
 
-class Distance(RowQuestion):
+class Distance(ShareQuestion):
     """How far each row looks, ``sum_j A_ij |position_i - j|``, in tokens; (batch, head, n_query)."""
 
     def add(self, state: RowPart, rows: slice, cols: slice, tile: Tile) -> None:
@@ -97,7 +112,7 @@ class Distance(RowQuestion):
             state.of(rows).add_((tile.values * state.gap(rows, cols)).sum(-1))
 
 
-class Mass(RowQuestion):
+class Mass(ShareQuestion):
     """The share of each row on near keys, on the first keys, or on either; (batch, head, n_query).
 
     Parameters
@@ -173,13 +188,17 @@ class TopK(Question[TopPart, TopEntries]):
             )
 
     def columns(self, operator: AttentionOperator, rows: slice, span: slice) -> slice:
-        # Rows that see fewer than k keys are filled up with zeros, which need keys of their own.
+        # Rows that see fewer than k keys are filled up with zeros, which need keys of their own; and zeros exceed
+        # negative entries.
         del rows
+        if operator.signed:
+            stop = min(span.stop + self.k, operator.shape[3])
+            return slice(max(0, span.start - (self.k - (stop - span.stop))), stop)
         stop = min(max(span.stop, span.start + self.k), operator.shape[3])
         return slice(min(span.start, stop - self.k) if stop - span.start < self.k else span.start, stop)
 
     def start(self, operator: AttentionOperator, block: Block) -> TopPart:
-        best = RowPart.empty(operator, block, self.k, fill=-1.0)
+        best = RowPart.empty(operator, block, self.k, fill=-math.inf)
         return TopPart(best, torch.zeros_like(best.values, dtype=torch.long))
 
     def add(self, state: TopPart, rows: slice, cols: slice, tile: Tile) -> None:

@@ -12,7 +12,7 @@ from attlas.matrix import logsumexp
 from attlas.matrix.operator import AttentionOperator, Reader, Tile
 from attlas.matrix.scores import Scores
 from attlas.matrix.validation import check_arguments
-from attlas.matrix.visibility import Formula, Indices, Visibility, take, take_heads
+from attlas.matrix.visibility import Formula, Indices, Visibility, take, take_heads, take_shared
 
 if TYPE_CHECKING:
     from typing import Self
@@ -167,30 +167,23 @@ class AttentionMatrix(AttentionOperator):
         """Return the same matrix outside of any gradient."""
         return self._like(query=self.query.detach(), key=self.key.detach())
 
+    def with_visibility(self, visibility: Visibility) -> Self:
+        """Return the matrix of the same scores in which other keys may be seen; its row sums are not known yet."""
+        return self._like(visibility=visibility, row_sums=None)
+
     def narrow(self, batch: Indices, head: Indices) -> Self:
         query = take_heads(self.query, batch, head)
-        key = self._narrow_key(batch, head)
         bias = self.bias
         if isinstance(bias, Tensor):
             bias = take(take(bias, 0, batch), 1, head)
         return self._like(
             query=query,
-            key=key,
+            key=take_shared(self.key, self.shape[1], batch, head),
             visibility=self.visibility.narrow(batch, head),
             bias=bias,
             sinks=None if self.sinks is None else take_heads(self.sinks.view(1, -1), slice(0, 1), head)[0],
             row_sums=None if self._row_sums is None else self._row_sums.narrow(batch, head),
         )
-
-    def _narrow_key(self, batch: Indices, head: Indices) -> Tensor:
-        groups = self.shape[1] // self.key.shape[1]
-        if isinstance(head, slice):
-            first, last = head.start // groups, (head.stop - 1) // groups
-            if first == last or (head.start % groups == 0 and head.stop % groups == 0):
-                return take_heads(self.key, batch, slice(first, last + 1))
-            head = torch.arange(head.start, head.stop)
-        # Heads picked out of their groups no longer share keys evenly, so each takes its own copy.
-        return take_heads(self.key, batch, head // groups)
 
     def reader(self) -> Reader:
         return _SoftmaxReader(self)

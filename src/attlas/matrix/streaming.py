@@ -61,7 +61,7 @@ def tiling_of(operator: AttentionOperator) -> Tiling:
     """Return the tile size for an operator, by where it lives."""
     if operator.device.type == "cpu":
         return Tiling(TILE, TILE)
-    heads = operator.shape[0] * operator.shape[1]
+    heads = operator.shape[0] * operator.heads_read
     edge = max(TILE, int((ACCELERATOR_ENTRIES / heads) ** 0.5) // TILE * TILE)
     return Tiling(edge, edge)
 

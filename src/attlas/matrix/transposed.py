@@ -28,9 +28,17 @@ class Transposed(AttentionOperator):
         return self.of.device
 
     @property
+    def signed(self) -> bool:
+        return self.of.signed
+
+    @property
     def T(self) -> AttentionOperator:  # noqa: N802 - the name that NumPy and PyTorch users expect
         """What was transposed."""
         return self.of
+
+    @property
+    def heads_read(self) -> int:
+        return self.of.heads_read
 
     def narrow(self, batch: Indices, head: Indices) -> AttentionOperator:
         return Transposed(self.of.narrow(batch, head))

@@ -52,6 +52,18 @@ def take_heads(tensor: Tensor, batch: Indices, head: Indices) -> Tensor:
     return tensor
 
 
+def take_shared(tensor: Tensor, heads: int, batch: Indices, head: Indices) -> Tensor:
+    """Select batch elements and heads of what `heads` heads share in groups: (batch, kv_head, ...), such as keys."""
+    groups = heads // tensor.shape[1]
+    if isinstance(head, slice):
+        first, last = head.start // groups, (head.stop - 1) // groups
+        if first == last or (head.start % groups == 0 and head.stop % groups == 0):
+            return take_heads(tensor, batch, slice(first, last + 1))
+        head = torch.arange(head.start, head.stop)
+    # Heads picked out of their groups no longer share evenly, so each takes its own copy.
+    return take_heads(tensor, batch, head // groups)
+
+
 @dataclass(frozen=True)
 class Visibility:
     """Which keys each query may see.

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attlas.errors import ArgumentError
 from attlas.matrix import AttentionOperator
 from attlas.matrix.reference import dense_distance, dense_entropy, dense_mass, dense_pool
 from attlas.testing.tolerances import assert_as_exact_as
@@ -29,9 +30,15 @@ def check_operator(operator: AttentionOperator, exact: Tensor, plain: Tensor) ->
     assert_as_exact_as(operator.to_dense(), plain, exact, what="to_dense")
     _check_products(operator, exact, plain)
     _check_indexing(operator, exact, plain)
-    _check_statistics(operator, exact, plain)
+    _check_columns(operator, exact, plain)
+    if operator.signed:
+        _check_refusals(operator)
+    else:
+        _check_shares(operator, exact, plain)
+    _check_largest(operator, exact, plain)
     _check_pooling(operator, exact, plain)
-    _check_comparison(operator, exact)
+    _check_comparison(operator)
+    _check_lending(operator)
 
 
 def _check_shape(operator: AttentionOperator, exact: Tensor) -> None:
@@ -82,17 +89,36 @@ def _check_indexing(operator: AttentionOperator, exact: Tensor, plain: Tensor) -
     assert_as_exact_as(one.received(), plain[-1:, -1:].sum(2), exact[-1:, -1:].sum(2), what="A[b, h].received()")
 
 
-def _check_statistics(operator: AttentionOperator, exact: Tensor, plain: Tensor) -> None:
-    n_query, n_key = exact.shape[2:]
-    weights = torch.linspace(-1, 2, n_query, dtype=plain.dtype)
+def _check_columns(operator: AttentionOperator, exact: Tensor, plain: Tensor) -> None:
+    n_query = exact.shape[2]
     assert_as_exact_as(operator.received(), plain.sum(2), exact.sum(2), what="received")
-    weighted = (weights @ plain, weights.double() @ exact)
-    assert_as_exact_as(operator.received(weights), *weighted, what="received(weights)")
+    weights = torch.linspace(-1, 2, n_query, dtype=plain.dtype)
+    one = torch.zeros(n_query, dtype=plain.dtype)
+    one[n_query // 2] = 1.5
+    for name, counted in (("weights", weights), ("one row's weight", one), ("no weight", torch.zeros_like(one))):
+        wanted = counted.double() @ exact
+        assert_as_exact_as(operator.received(counted), counted @ plain, wanted, what=f"received({name})")
+
+
+def _check_shares(operator: AttentionOperator, exact: Tensor, plain: Tensor) -> None:
     assert_as_exact_as(operator.entropy(), dense_entropy(plain), dense_entropy(exact), what="entropy")
     assert_as_exact_as(operator.distance(), dense_distance(plain), dense_distance(exact), what="distance")
-    for window, sinks in ((1, 0), (None, 2), (7, 3), (n_key, 0)):
+    for window, sinks in ((1, 0), (None, 2), (7, 3), (exact.shape[3], 0)):
         wanted = dense_mass(exact, window, sinks)
         assert_as_exact_as(operator.mass(window, sinks), dense_mass(plain, window, sinks), wanted, what="mass")
+
+
+def _check_refusals(operator: AttentionOperator) -> None:
+    for question in (operator.entropy, operator.distance, lambda: operator.mass(1)):
+        try:
+            question()
+        except ArgumentError:
+            continue
+        raise AssertionError("a matrix with a sign answered a question about shares of its rows")
+
+
+def _check_largest(operator: AttentionOperator, exact: Tensor, plain: Tensor) -> None:
+    n_key = exact.shape[3]
     for k in {1, min(5, n_key), n_key}:
         values, indices = operator.topk(k)
         assert_as_exact_as(values, plain.topk(k).values, exact.topk(k).values, what=f"topk({k})")
@@ -116,11 +142,20 @@ def _check_pooling(operator: AttentionOperator, exact: Tensor, plain: Tensor) ->
     assert_as_exact_as(operator.pool(larger, "max"), dense_pool(plain, larger, "max"), wanted, what=f"pool {larger}")
 
 
-def _check_comparison(operator: AttentionOperator, exact: Tensor) -> None:
+def _check_comparison(operator: AttentionOperator) -> None:
     itself = operator.compare(operator)
     if bool(itself.frobenius.any()) or bool(itself.total_variation.any()):
         raise AssertionError("a matrix differs from itself")
     flipped = operator.compare(operator.T.T)
     if bool(flipped.frobenius.any()):
         raise AssertionError("a matrix differs from its transpose's transpose")
-    del exact
+
+
+def _check_lending(operator: AttentionOperator) -> None:
+    rows, cols = (slice(0, size) for size in operator.shape[2:])
+    operator.prepare()
+    reader = operator.reader()
+    before = reader.tile(rows, cols).values.clone()
+    reader.tile(rows, cols).values.fill_(7.0)
+    if not torch.equal(reader.tile(rows, cols).values, before):
+        raise AssertionError("writing into a lent tile changes the matrix")

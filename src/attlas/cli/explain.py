@@ -1,0 +1,279 @@
+"""`attlas explain`: which parts of a document made a model say that, by several methods, and how far each holds."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+
+from attlas._tables import parquet_of
+from attlas._writing import write_together
+from attlas.cli.common import JsonFlag, console, print_json, reporting
+from attlas.cli.reading import FileArgument, ModelOption, check_file, check_folder, loaded_model
+from attlas.errors import ArgumentError, complaint
+
+if TYPE_CHECKING:
+    from attlas.explain.attribution import Attribution
+
+CHEAP: tuple[str, ...] = (
+    *("chefer", "grad_sam", "attention_gradient", "gradient_input"),
+    *("value_norm", "rollout_null", "rollout"),
+)
+"""Methods that together take a few passes of the model, forward and backward."""
+
+PAGE_NAME = "explanation.html"
+PIPE = 160
+MOST, FEWEST = 320, 32
+TOKENS = 2**16
+"""Without --budget, faithfulness may take so many passes that they read `TOKENS` together, `FEWEST` to `MOST`: the
+fewest give a rank correlation with an interval, the most a verdict on curves. Methods share nearly all of them."""
+
+_OPTIONAL = {"integrated_gradients": "captum"}
+_FORMS = '-1, "-1: Paris", "-1: Paris/ Rome", next@120 or label:1'
+
+
+def _show_methods(wanted: bool) -> None:
+    if wanted:
+        from attlas.cli.explained import print_methods
+
+        print_methods(console())
+        raise typer.Exit
+
+
+def tell_explanation(
+    file: FileArgument,
+    model: ModelOption,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target",
+            "-t",
+            help=f"What is explained: {_FORMS}. By default -1, the model's own next token. Can be repeated.",
+            metavar="TARGET",
+        ),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", help="Methods, with commas between them, or all; see --list.", metavar="LIST"),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option("--preset", help="By whose rules, where there are several; see --list.", metavar="NAME"),
+    ] = None,
+    by: Annotated[
+        str,
+        typer.Option("--by", help="Parts to score: token, word, sentence, line or turn.", metavar="UNIT"),
+    ] = "word",
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            "--budget",
+            help=f"Forward passes for faithfulness, 0 for none; {MOST}, fewer for a long text, at least {FEWEST}.",
+            min=0,
+        ),
+    ] = None,
+    removal: Annotated[
+        str, typer.Option("--removal", help="How parts are taken away: delete, mask, mean or knockout.", metavar="HOW")
+    ] = "delete",
+    seed: Annotated[int, typer.Option("--seed", help="Of everything that is drawn at random.")] = 0,
+    top: Annotated[int, typer.Option("--top", help="How many of the most relevant parts are listed.", min=1)] = 8,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Write every token's scores to this Parquet file.", metavar="FILE"),
+    ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            "--page", help=f"Write a page for a browser: a file, or {PAGE_NAME} in a folder.", metavar="PLACE"
+        ),
+    ] = None,
+    as_json: JsonFlag = False,
+    list_methods: Annotated[
+        bool, typer.Option("--list", callback=_show_methods, is_eager=True, help="List the methods and exit.")
+    ] = False,
+) -> None:
+    """Tell which parts of a document made a model say something, and how far each method's answer can be trusted.
+
+    What a method marks is taken away and the model is asked again: a method is more faithful than chance if that costs
+    more than taking away as much at random. The text is coloured by the most faithful one.
+
+    For example:
+
+    attlas explain question.txt --model smollm2-135m
+
+    attlas explain question.txt --model smollm2-135m --target "-1: Paris/ Rome" --method chefer,rollout_null
+
+    attlas explain code.py --model smollm2-135m --target next@120 --by line --page explanation.html --out scores.parquet
+    """
+    place = _page_file(page)
+    check_file("--out", out, "scores.parquet")
+    if place is not None:
+        check_folder(place.parent)
+    targets = [parsed(one) for one in target or ["-1"]]
+    _check_choices(by, removal)
+    names, missing = chosen_methods(method, preset)
+    for name, package in missing.items():
+        print(f"attlas: {name} is left out, for it needs {package}: pip install {package}", file=sys.stderr)
+    with reporting() as progress:
+        found = _explained(file, model, targets, names, by, budget, removal, seed, progress)
+        _write(found, out, place, "standard input" if file == "-" else Path(file).name)
+    if as_json:
+        from attlas.cli.explained import as_plain
+
+        print_json(as_plain(found, top))
+        return
+    from attlas.cli.explained import print_explanations
+
+    screen = console()
+    if not screen.is_terminal:
+        screen.width = max(screen.width, PIPE)  # nothing is cut off for a screen that there is not
+    print_explanations(screen, found, top)
+    for path in (place, out):
+        if path is not None:
+            screen.print(f"written: {path}", soft_wrap=True)
+
+
+def parsed(text: str) -> Any:
+    """Return a target as `attlas.explain` takes it.
+
+    Parameters
+    ----------
+    text : str
+        A position, such as ``-1``; with a token behind a colon, spaces included; with a second one behind ``/`` for
+        the difference of the two; ``next@120`` for the token that really follows; ``label:1`` for a class.
+
+    Raises
+    ------
+    ArgumentError
+        It is none of these.
+    """
+    from attlas.explain.targets import Target
+
+    if match := re.fullmatch(r"label:\s*([0-9]{1,6})\s*", text):
+        return Target.label(int(match[1]))
+    if match := re.fullmatch(r"next@\s*(-?[0-9]{1,9})\s*", text):
+        return (int(match[1]), "next")
+    if match := re.fullmatch(r"\s*(-?[0-9]{1,9})\s*", text):
+        return int(match[1])
+    if match := re.fullmatch(r"\s*(-?[0-9]{1,9}):(.+)", text, re.DOTALL):
+        position, tokens = int(match[1]), match[2]
+        pair = re.fullmatch(r"([^/]+)/([^/]+)", tokens, re.DOTALL)
+        named = pair.groups() if pair else (tokens,)
+        if named == ("next",):  # attlas.explain would take it for the token that follows
+            raise ArgumentError(complaint("--target", wanted="a token other than next", got=repr(text)))
+        return (position, *named)
+    raise ArgumentError(complaint("--target", wanted=f"one of the forms {_FORMS}", got=repr(text)))
+
+
+def chosen_methods(method: str | None, preset: str | None) -> tuple[list[str], dict[str, str]]:
+    """Return methods as `attlas.explain` takes them, and those that were left out for a package that is missing.
+
+    Raises
+    ------
+    ArgumentError
+        There is no such method, or none of them has the preset.
+    """
+    from attlas.explain.methods import METHODS, choices
+
+    missing: dict[str, str] = {}
+    names: list[str]
+    if method is None:
+        names = [*CHEAP]
+    elif method.strip() == "all":
+        missing = {name: package for name, package in _OPTIONAL.items() if find_spec(package) is None}
+        names = [name for name in METHODS if name not in missing]
+    else:
+        names = [name.strip() for name in method.split(",")]
+    if preset is not None:
+        having = [name for name in names if name in METHODS and preset in METHODS[name].presets]
+        if not having:
+            known = {one: None for name in names if name in METHODS for one in METHODS[name].presets}
+            wanted = f"one of {', '.join(known)}" if known else "none: these methods have no presets"
+            raise ArgumentError(complaint("--preset", wanted=wanted, got=repr(preset), way_out="see --list"))
+        names = [f"{name}:{preset}" if name in having else name for name in names]
+    choices(names)  # a method that there is not is found out before the model is loaded
+    return names, missing
+
+
+def _check_choices(by: str, removal: str) -> None:
+    from attlas.explain.faithfulness.removing import Removal
+    from attlas.explain.spans import Spans
+
+    units = get_args(get_args(Spans)[0])
+    for option, value, known in (("--by", by, units), ("--removal", removal, get_args(Removal))):
+        if value not in known:
+            raise ArgumentError(complaint(option, wanted=f"one of {', '.join(known)}", got=repr(value)))
+
+
+def _page_file(place: Path | None) -> Path | None:
+    """Return the page's file: the .html file that was named, or the one of the usual name in the folder that was."""
+    if place is None:
+        return None
+    named = place.suffix.lower() in (".html", ".htm") and not place.is_dir()
+    return place if named else place / PAGE_NAME
+
+
+def _explained(
+    file: str,
+    model: str,
+    targets: Sequence[Any],
+    names: Sequence[str],
+    by: str,
+    budget: int | None,
+    removal: str,
+    seed: int,
+    progress: Any,
+) -> list[Attribution]:
+    from attlas.models.document import read_text
+
+    # The text comes first: a wrong file should not cost the loading of a model.
+    text = read_text(file)
+    lm = loaded_model(model, progress)
+    from attlas.explain.explaining import explain
+    from attlas.explain.methods import METHODS
+
+    passes = budget_for(len(lm.tokenize(text))) if budget is None else budget
+    seeded = any("seed" in METHODS[name.partition(":")[0]].settings for name in names)
+    return list(
+        explain(
+            lm,
+            text,
+            list(names),
+            list(targets),
+            spans=by,
+            budget=passes,
+            faithfulness={"removal": removal, "seed": seed},
+            progress=progress,
+            **({"seed": seed} if seeded else {}),
+        )
+    )
+
+
+def budget_for(tokens: int) -> int:
+    """Return how many forward passes a method's faithfulness may take where nobody said it."""
+    return max(FEWEST, min(MOST, TOKENS // tokens))
+
+
+def _write(found: Sequence[Attribution], out: Path | None, place: Path | None, title: str) -> None:
+    """Write what was asked for, all of it or nothing."""
+    files: dict[Path, bytes] = {}
+    if out is not None:
+        rows = [row for one in found for row in one.rows()]
+        files[out] = parquet_of(rows, found[0].provenance, {"explanations": [_told(one) for one in found]})
+    if place is not None:
+        from attlas.view.explanation_page import explanation_page
+
+        files[place] = explanation_page(found, title=title).encode("utf-8")
+    if files:
+        write_together(files)
+
+
+def _told(one: Attribution) -> dict[str, Any]:
+    """Return what a file says of an explanation beside its scores."""
+    trust = None if one.faithfulness is None else [*one.faithfulness.rows()]
+    return {"name": one.name, **one.about(), "faithfulness": trust}

@@ -1,0 +1,110 @@
+"""Matrices made entry by entry: the product of two, and the positive part of one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attlas.errors import ArgumentError, complaint
+from attlas.matrix.derived import ChangingReader, Derived, checked
+from attlas.matrix.operator import AttentionOperator, Reader
+from attlas.matrix.visibility import Indices
+
+
+class Product(AttentionOperator):
+    """The entrywise product ``A ⊙ B``, such as attention times its gradient.
+
+    Parameters
+    ----------
+    a, b : AttentionOperator, (batch, head, n_query, n_key)
+        Two matrices of the same shape, on the same device.
+
+    Raises
+    ------
+    ArgumentError
+        They are no attention matrices, or shape or device differ.
+
+    Notes
+    -----
+    A tile costs one of each, and one pass. A transpose, a narrowing to heads and the columns outside of which rows are
+    zero go through to both.
+    """
+
+    def __init__(self, a: AttentionOperator, b: AttentionOperator) -> None:
+        self.a, self.b = checked("a", a), checked("b", b)
+        if a.shape != b.shape:
+            raise ArgumentError(complaint("b", wanted=f"the shape of a, {a.shape}", got=b.shape))
+        if a.device != b.device:
+            raise ArgumentError(complaint("b", wanted=f"the device of a, {a.device}", got=b.device))
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return self.a.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.promote_types(self.a.dtype, self.b.dtype)
+
+    @property
+    def device(self) -> torch.device:
+        return self.a.device
+
+    @property
+    def signed(self) -> bool:
+        return self.a.signed or self.b.signed
+
+    @property
+    def heads_read(self) -> int:
+        return self.a.heads_read + self.b.heads_read
+
+    def narrow(self, batch: Indices, head: Indices) -> Product:
+        return Product(self.a.narrow(batch, head), self.b.narrow(batch, head))
+
+    def reader(self) -> Reader:
+        # What is changed in place must be able to hold the result.
+        first, second = (self.a, self.b) if self.a.accumulator == self.accumulator else (self.b, self.a)
+        return _ProductReader(first.reader(), second.reader())
+
+    def prepare(self) -> None:
+        self.a.prepare()
+        self.b.prepare()
+
+    def columns(self, rows: slice) -> slice:
+        a, b = self.a.columns(rows), self.b.columns(rows)
+        start = max(a.start, b.start)
+        return slice(start, max(start, min(a.stop, b.stop)))
+
+
+class _ProductReader(ChangingReader):
+    def __init__(self, of: Reader, by: Reader) -> None:
+        super().__init__(of)
+        self._by = by
+
+    def change(self, values: Tensor, rows: Indices, cols: Indices) -> None:
+        values.mul_(self._by.tile(rows, cols).values)
+
+
+class Positive(Derived):
+    """The positive part, ``max(A, 0)`` entry by entry.
+
+    Parameters
+    ----------
+    of : AttentionOperator
+        Usually one with a sign, such as attention times its gradient.
+    """
+
+    @property
+    def signed(self) -> bool:
+        return False
+
+    def narrow(self, batch: Indices, head: Indices) -> Positive:
+        return Positive(self.of.narrow(batch, head))
+
+    def reader(self) -> Reader:
+        return _PositiveReader(self.of.reader()) if self.of.signed else self.of.reader()
+
+
+class _PositiveReader(ChangingReader):
+    def change(self, values: Tensor, rows: Indices, cols: Indices) -> None:
+        del rows, cols
+        values.clamp_(min=0)
