@@ -80,7 +80,7 @@ class Study:
 def main() -> None:
     """Run the study."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faithfulness", description=__doc__)
-    parser.add_argument("--prompts", type=int, default=50, help="prompts of each kind (default 50; at least 8)")
+    parser.add_argument("--prompts", type=int, default=24, help="prompts of each kind (default 24; at least 8)")
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS), help="only these models")
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="only these kinds")
     parser.add_argument("--seed", type=int, default=0, help="what everything is drawn from (default 0)")
@@ -89,8 +89,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE}")
     arguments = parser.parse_args()
     whole = set(arguments.models) == set(MODELS) and set(arguments.kinds) == set(KINDS)
-    if arguments.write and (arguments.tiny or arguments.prompts < 50 or not whole):
-        parser.error("--write: wanted all models and kinds and at least 50 prompts, got fewer")
+    if arguments.write and (arguments.tiny or arguments.prompts < 20 or not whole):
+        parser.error("--write: wanted all models and kinds and at least 20 prompts of each kind, got fewer")
     if arguments.jobs < 1:
         parser.error(f"--jobs: wanted at least 1, got {arguments.jobs}")
     if arguments.prompts < 8:

@@ -45,7 +45,6 @@ PRESETS = (
     "chefer:released-bert",
     "value_norm:paper-2021",
     "globenc:pre-norm",
-    "alti:euclidean",
     "suppression:multiplicative",
 )
 """Beside each method's own first one."""

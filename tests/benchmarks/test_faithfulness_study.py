@@ -44,7 +44,7 @@ def test_the_study_runs_and_prints_a_table() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--tiny", "--write"], "--write: wanted all models and kinds and at least 50 prompts"),
+        (["--tiny", "--write"], "--write: wanted all models and kinds and at least 20 prompts of each kind"),
         (["--write", "--models", "minilm-l6"], "--write: wanted all models and kinds"),
         (["--prompts", "7"], "--prompts: wanted at least 8, for an interval, got 7"),
         (["--jobs", "0"], "--jobs: wanted at least 1, got 0"),

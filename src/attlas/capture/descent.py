@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from attlas.capture.attended import Attended
 from attlas.capture.blocks import blocks_of
 from attlas.capture.differentiable import check_differentiable
+from attlas.capture.freeing import give_back
 from attlas.capture.graphs import origins
 from attlas.capture.hearing import Hearer
 from attlas.capture.interface import changers
@@ -149,6 +150,7 @@ class Descent:
             event = events.pop()
             found = self._again(event) if isinstance(event, Block) else [self._outside(event)]
             del event
+            give_back()
             while found:
                 yield found.pop()
             if self._progress is not None:

@@ -7,7 +7,6 @@ embeddings alone. If not (blocks that talk to one another behind the stack's bac
 
 from __future__ import annotations
 
-import mmap
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from attlas.capture.constants import Constants
+from attlas.capture.freeing import give_back
 from attlas.capture.function_mode import AttentionMode
 from attlas.capture.graphs import origins, replaced, skeleton, tensors_in
 from attlas.capture.hearing import Place, following
@@ -26,8 +26,6 @@ from attlas.capture.tapping import Tap, Tapped
 
 INPUTS = ("inputs_embeds", "decoder_inputs_embeds", "pixel_values", "input_features", "input_values")
 """Inputs of a model that are numbers, not token ids, so that gradients can be taken with respect to them."""
-
-_PAGES = 2**20  # bytes from which on pages of one's own are no waste
 
 
 class NoChainError(Exception):
@@ -230,12 +228,13 @@ class Recording:
         output = replaced(output, self._as_leaf)
         block.outputs = [one if one.requires_grad else None for one in tensors_in(output)]
         self.tape.events.append(block)
+        give_back()
         return output
 
     def _as_leaf(self, tensor: Tensor) -> Tensor:
         if not tensor.requires_grad:
             return tensor
-        leaf = _set_apart(tensor.detach()).requires_grad_()
+        leaf = tensor.detach().requires_grad_()
         self._leaves.add(id(leaf))
         return leaf
 
@@ -256,16 +255,6 @@ class Recording:
     def _collect(self) -> None:
         """Put attention calls outside of blocks on the tape."""
         self.tape.events += self.tap.take()
-
-
-def _set_apart(tensor: Tensor) -> Tensor:
-    """Return the same numbers in pages of their own.
-
-    What is kept among all that comes and goes would keep the allocator from giving that memory back.
-    """
-    if tensor.device.type != "cpu" or not tensor.is_contiguous() or tensor.nbytes < _PAGES:
-        return tensor
-    return torch.frombuffer(mmap.mmap(-1, tensor.nbytes), dtype=tensor.dtype).view(tensor.shape).copy_(tensor)
 
 
 @contextmanager

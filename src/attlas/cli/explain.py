@@ -15,10 +15,13 @@ from attlas._tables import parquet_of
 from attlas._writing import write_together
 from attlas.cli.common import JsonFlag, console, print_json, reporting
 from attlas.cli.reading import FileArgument, ModelOption, check_file, check_folder, loaded_model
-from attlas.errors import ArgumentError, complaint
+from attlas.errors import ArgumentError, UnsupportedModelError, complaint
+from attlas.models.document import read_text
 
 if TYPE_CHECKING:
+    from attlas.capture import LanguageModel
     from attlas.explain.attribution import Attribution
+    from attlas.explain.faithfulness.patterns import PatternTests
 
 CHEAP: tuple[str, ...] = (
     *("chefer", "grad_sam", "attention_gradient", "gradient_input"),
@@ -34,6 +37,12 @@ TOKENS = 2**16
 fewest give a rank correlation with an interval, the most a verdict on curves. Methods share nearly all of them."""
 
 _OPTIONAL = {"integrated_gradients": "captum"}
+_OTHERWISE = {"globenc": "globenc:pre-norm"}
+"""What `all` takes where a method's own first rules do not fit the model."""
+
+_TRIAL = 8
+"""Tokens on which it is tried whether a method fits the model."""
+
 _FORMS = '-1, "-1: Paris", "-1: Paris/ Rome", next@120 or label:1'
 
 
@@ -80,6 +89,10 @@ def tell_explanation(
     removal: Annotated[
         str, typer.Option("--removal", help="How parts are taken away: delete, mask, mean or knockout.", metavar="HOW")
     ] = "delete",
+    patterns: Annotated[
+        bool,
+        typer.Option("--patterns", help="Also test for every head whether it matters where it looks."),
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Of everything that is drawn at random.")] = 0,
     top: Annotated[int, typer.Option("--top", help="How many of the most relevant parts are listed.", min=1)] = 8,
     out: Annotated[
@@ -120,12 +133,21 @@ def tell_explanation(
     for name, package in missing.items():
         print(f"attlas: {name} is left out, for it needs {package}: pip install {package}", file=sys.stderr)
     with reporting() as progress:
-        found = _explained(file, model, targets, names, by, budget, removal, seed, progress)
+        # The text comes first: a wrong file should not cost the loading of a model.
+        text = read_text(file)
+        lm = loaded_model(model, progress)
+        if method is not None and method.strip() == "all":
+            names = _usable(lm, text, names)
+        found = _explained(lm, text, targets, names, by, budget, removal, seed, progress)
+        tests = _tested(lm, text, targets, seed, progress) if patterns else []
         _write(found, out, place, "standard input" if file == "-" else Path(file).name)
     if as_json:
         from attlas.cli.explained import as_plain
 
-        print_json(as_plain(found, top))
+        plain = as_plain(found, top)
+        for told, one in zip(plain["targets"], tests, strict=False):
+            told["patterns"] = {"summary": one.summary, "rows": one.rows()}
+        print_json(plain)
         return
     from attlas.cli.explained import print_explanations
 
@@ -133,6 +155,8 @@ def tell_explanation(
     if not screen.is_terminal:
         screen.width = max(screen.width, PIPE)  # nothing is cut off for a screen that there is not
     print_explanations(screen, found, top)
+    for one in tests:
+        screen.print(f"\n{one.summary}", soft_wrap=True)
     for path in (place, out):
         if path is not None:
             screen.print(f"written: {path}", soft_wrap=True)
@@ -218,9 +242,39 @@ def _page_file(place: Path | None) -> Path | None:
     return place if named else place / PAGE_NAME
 
 
+def _usable(lm: LanguageModel, text: str, names: Sequence[str]) -> list[str]:
+    """Return the methods that this model can be explained by; say which cannot, and why.
+
+    Whether a block is of the kind that a method of values was made for shows on the text's first tokens.
+    """
+    from attlas.explain.methods import METHODS
+
+    beginning = lm.tokenize(text).ids[:_TRIAL]
+    usable = []
+    for name in names:
+        reason = _refusal(lm, beginning, name) if METHODS[name].needs == "values" else ""
+        instead = _OTHERWISE.get(name) if reason else name
+        if instead is None:
+            print(f"attlas: {name} is left out: {reason}", file=sys.stderr)
+        else:
+            usable.append(instead)
+    return usable
+
+
+def _refusal(lm: LanguageModel, ids: Sequence[int], name: str) -> str:
+    """Return why a model cannot be explained by a method; empty if it can."""
+    from attlas.explain.explaining import explain
+
+    try:
+        explain(lm, ids, name, budget=0)
+    except UnsupportedModelError as error:
+        return str(error)
+    return ""
+
+
 def _explained(
-    file: str,
-    model: str,
+    lm: LanguageModel,
+    text: str,
     targets: Sequence[Any],
     names: Sequence[str],
     by: str,
@@ -229,11 +283,6 @@ def _explained(
     seed: int,
     progress: Any,
 ) -> list[Attribution]:
-    from attlas.models.document import read_text
-
-    # The text comes first: a wrong file should not cost the loading of a model.
-    text = read_text(file)
-    lm = loaded_model(model, progress)
     from attlas.explain.explaining import explain
     from attlas.explain.methods import METHODS
 
@@ -252,6 +301,13 @@ def _explained(
             **({"seed": seed} if seeded else {}),
         )
     )
+
+
+def _tested(lm: LanguageModel, text: str, targets: Sequence[Any], seed: int, progress: Any) -> list[PatternTests]:
+    """Test for each target whether it matters where heads look."""
+    from attlas.explain.faithfulness.patterns import pattern_tests
+
+    return [pattern_tests(lm, text, target, seed=seed, progress=progress) for target in targets]
 
 
 def budget_for(tokens: int) -> int:

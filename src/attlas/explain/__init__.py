@@ -6,7 +6,7 @@ The room is also the verb: ``attlas.explain(lm, text)``.
 from attlas._rooms import make_callable
 from attlas.explain.attribution import Attribution, Span
 from attlas.explain.explaining import explain
-from attlas.explain.faithfulness import Faithfulness
+from attlas.explain.faithfulness import Faithfulness, PatternTests, pattern_tests
 from attlas.explain.methods import METHODS, Method
 from attlas.explain.spans import spans_of
 from attlas.explain.targets import Target
@@ -16,9 +16,11 @@ __all__ = [
     "Attribution",
     "Faithfulness",
     "Method",
+    "PatternTests",
     "Span",
     "Target",
     "explain",
+    "pattern_tests",
     "spans_of",
 ]
 
