@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 
 import attlas
+from attlas.capture.walking import walk_capture
+from attlas.explain.attention_walks import Rollout
+from attlas.explain.reading import Reading, reading_of
+from attlas.explain.walk import walk
 from benchmarks.measuring import Ratio, Row, in_fresh_process, in_turn, megabytes, seconds
 from benchmarks.model import LONGEST, MODEL, open_demo, plain_forward
 
@@ -51,8 +55,8 @@ def whole_document(rounds: int, length: int) -> Iterator[Row]:
 
 def walking(lm: LanguageModel, text: str, rounds: int) -> Ratio:
     """Rollout of a capture, against the plain forward pass."""
-    captured = lm.read(text)
-    return in_turn(lambda: rolled_out(captured), lambda: plain_forward(lm, text), rounds)
+    captured, reading = lm.read(text), reading_of(lm, text, -1)
+    return in_turn(lambda: rolled_out(reading, captured), lambda: plain_forward(lm, text), rounds, warm_up=0)
 
 
 def explained(lm: LanguageModel, text: str, method: str) -> attlas.Attribution:
@@ -60,13 +64,9 @@ def explained(lm: LanguageModel, text: str, method: str) -> attlas.Attribution:
     return attlas.explain(lm, text, method=method, target=-1, budget=0)
 
 
-def rolled_out(captured: attlas.Capture) -> Tensor:
+def rolled_out(reading: Reading, captured: attlas.Capture) -> Tensor:
     """Roll the last token's attention out, on matrices that were captured."""
-    row = torch.zeros(captured[0].shape[3], dtype=torch.float64)
-    row[-1] = 1
-    for layer in reversed(captured.layers):
-        row = row / 2 + captured[layer].received(row).double().mean((0, 1)) / 2
-    return row
+    return walk(reading, [Rollout()], walk_capture(captured))[0].scores[0]
 
 
 def plain_backward(lm: LanguageModel, text: str) -> Tensor:
@@ -124,9 +124,9 @@ def against_dense(rounds: int, length: int) -> Iterator[Row]:
 
 def step(lm: LanguageModel, text: str, rounds: int) -> tuple[Ratio, float]:
     """Time the step from attention to rollout both ways, and say how far their scores are apart."""
-    captured, dense = lm.read(text), dense_attention(lm, text)
-    apart = float((rolled_out(captured) - dense_rollout(dense)[-1]).abs().max())
-    return in_turn(lambda: rolled_out(captured), lambda: dense_rollout(dense), rounds), apart
+    captured, reading, dense = lm.read(text), reading_of(lm, text, -1), dense_attention(lm, text)
+    apart = float((rolled_out(reading, captured) - dense_rollout(dense)[-1]).abs().max())
+    return in_turn(lambda: rolled_out(reading, captured), lambda: dense_rollout(dense), rounds), apart
 
 
 def dense_attention(lm: LanguageModel, text: str) -> list[Tensor]:
@@ -171,8 +171,7 @@ def random_model(layers: int, positions: int) -> LanguageModel:
 
 def far(length: int, *, tiny: bool) -> Iterator[Row]:
     """A text that is four times as long as the model's positions, with random weights of its architecture."""
-    few, more = (1, 2) if tiny else (2, 4)
-    for method in ("rollout", "chefer"):
+    for method, few, more in (("rollout", 1, 2 if tiny else 4), ("chefer", 1, 2)):
         times, peaks = zip(
             *(map(float, in_fresh_process("far", method, str(length), str(layers))) for layers in (few, more)),
             strict=True,

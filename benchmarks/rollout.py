@@ -14,6 +14,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 import attlas
+from attlas.explain.reading import Reading, reading_of
 from attlas.view.glyphs import visible
 from benchmarks.explaining import dense_attention, dense_rollout, rolled_out
 from benchmarks.measuring import in_turn, machine, seconds
@@ -101,10 +102,10 @@ def costs(lengths: tuple[int, ...], rounds: int) -> list[Point]:
     points = []
     for length in lengths:
         lm, text = open_demo(length)
-        captured = lm.read(text)
+        captured, reading = lm.read(text), reading_of(lm, text, -1)
 
-        def lazy(captured: attlas.Capture = captured) -> object:
-            return rolled_out(captured)
+        def lazy(reading: Reading = reading, captured: attlas.Capture = captured) -> object:
+            return rolled_out(reading, captured)
 
         def plain(lm: attlas.LanguageModel = lm, text: str = text) -> object:
             return plain_forward(lm, text)

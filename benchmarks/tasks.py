@@ -118,6 +118,7 @@ def explaining(method: str, tokens: str) -> None:
 
 def dense_rollout(which: str, tokens: str) -> None:
     """Read the demo document and roll out its attention: lazily, densely, or (none) read it without attention."""
+    from attlas.explain.reading import reading_of
     from benchmarks import explaining
     from benchmarks.model import open_demo, plain_forward
 
@@ -125,7 +126,7 @@ def dense_rollout(which: str, tokens: str) -> None:
     forget_peak()
     begun = time.perf_counter()
     if which == "lazy":
-        explaining.rolled_out(lm.read(text))
+        explaining.rolled_out(reading_of(lm, text, -1), lm.read(text))
     elif which == "dense":
         explaining.dense_rollout(explaining.dense_attention(lm, text))
     else:
