@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import explaining, matrix, model, projections, roles
-from benchmarks.measuring import HEADER, Row, machine
+from benchmarks.measuring import HEADER, Row, machine, put
 
-PAGES = ("README.md", "docs/reference/benchmarks.md")
+PAGES = (Path("README.md"), Path("docs/reference/benchmarks.md"))
 TABLES = {"attention": ("matrix", "model"), "projections": ("projections", "heads"), "explanations": ("explain",)}
 """Which parts each table holds; a page shows a table between marks that bear its name."""
 PARTS = [part for parts in TABLES.values() for part in parts]
@@ -25,7 +24,7 @@ def main() -> None:
     parser.add_argument(
         "--tiny", action="store_true", help="tiny sizes, to see that everything runs; the figures mean nothing"
     )
-    parser.add_argument("--write", action="store_true", help=f"put whole tables into {' and '.join(PAGES)}")
+    parser.add_argument("--write", action="store_true", help=f"put whole tables into {' and '.join(map(str, PAGES))}")
     arguments = parser.parse_args()
     if arguments.tiny and arguments.write:
         parser.error("--write: wanted the real sizes, got --tiny")
@@ -47,7 +46,8 @@ def main() -> None:
         text = f"{table}\n\nMeasured with `./scripts/bench --only {' '.join(parts)}` on {machine()}."
         print(text, end="\n\n")
         if arguments.write:
-            write(name, text)
+            for page in PAGES:
+                put(page, f"bench:{name}", text)
 
 
 def measured(part: str, rounds: int, *, tiny: bool) -> Iterator[Row]:
@@ -67,18 +67,6 @@ def measured(part: str, rounds: int, *, tiny: bool) -> Iterator[Row]:
         yield from roles.rows(max(2, rounds // 2), tiny=tiny)
     if part == "explain":
         yield from explaining.rows(max(2, rounds // 2), tiny=tiny)
-
-
-def write(name: str, text: str) -> None:
-    """Put a table between its marks on each page that has them."""
-    begin, end = f"<!-- bench:{name}:begin -->", f"<!-- bench:{name}:end -->"
-    for place in PAGES:
-        page = Path(place)
-        old = page.read_text(encoding="utf-8")
-        new = re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{text}\n{end}", old, flags=re.DOTALL)
-        if new == old:
-            print(f"{place}: nothing to change", file=sys.stderr)
-        page.write_text(new, encoding="utf-8")
 
 
 if __name__ == "__main__":

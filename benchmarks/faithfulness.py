@@ -1,16 +1,16 @@
 """How far every method of explanation can be trusted, on prompts of which it is known what decides the answer.
 
-Run it as ``python -m benchmarks.faithfulness``; with ``--write``, the tables go into the documentation as well.
+Run it as ``python -m benchmarks.faithfulness``; with ``--write``, each table goes into the documentation as soon as it
+is there.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -21,12 +21,11 @@ import torch
 import attlas
 from attlas.explain.prompts import KINDS, LABELLED, Answered, answered
 from attlas.testing.classifiers import classifier
-from benchmarks.measuring import machine
+from benchmarks.measuring import machine, put
 from benchmarks.prompting import ABLATIONS, FRACTIONS, ORDERS, SETTINGS, candidates, measured, usable
 from benchmarks.standings import Standings, standings
 
 PAGE = Path("docs/reference/faithfulness.md")
-BEGIN, END = "<!-- study:faithfulness:begin -->", "<!-- study:faithfulness:end -->"
 MODELS = {"smollm2-135m": tuple(KINDS), "minilm-l6": tuple(LABELLED)}
 TEXTS = {"agreement": 2000, "facts": 400, "sentiment": 400}
 """How many texts a classifier is trained on."""
@@ -62,9 +61,8 @@ class Study:
     seconds: float
 
     def markdown(self) -> str:
-        """Return the section of the page."""
+        """Return what the page says of it."""
         asked = len(self.found.prompts) + self.found.wrong
-        head = f"### {self.kind.capitalize()}, {self.model}"
         drawn = (
             f"{len(self.found.prompts)} prompts, of {asked} that the model was asked; {self.found.wrong} were left out "
             f"because it answers them wrongly"
@@ -74,7 +72,8 @@ class Study:
             drawn += f"The classifier's accuracy on texts that it was not trained on is {self.held_out:.2f}. "
         refused = [f"`{name}` ({reason.split(';')[0]})" for name, reason in self.refused.items()]
         without = f"\n\nNot for this model: {'; '.join(refused)}." if refused else ""
-        return f"{head}\n\n{drawn}{self.standings.verdict()}\n\n{self.standings.table()}{without}"
+        made = f"Measured in {self.seconds / 60:.0f} minutes, all cores at work, on {machine()}."
+        return f"{drawn}{self.standings.verdict()}\n\n{self.standings.table()}{without}\n\n{made}"
 
 
 def main() -> None:
@@ -86,26 +85,24 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="what everything is drawn from (default 0)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
     parser.add_argument("--tiny", action="store_true", help="few prompts and methods, to see that everything runs")
-    parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE}")
+    parser.add_argument("--write", action="store_true", help=f"put each table into {PAGE} once it is there")
     arguments = parser.parse_args()
-    whole = set(arguments.models) == set(MODELS) and set(arguments.kinds) == set(KINDS)
-    if arguments.write and (arguments.tiny or arguments.prompts < 20 or not whole):
-        parser.error("--write: wanted all models and kinds and at least 20 prompts of each kind, got fewer")
+    if arguments.write and (arguments.tiny or arguments.prompts < 20):
+        parser.error("--write: wanted all methods and at least 20 prompts of each kind, got fewer")
     if arguments.jobs < 1:
         parser.error(f"--jobs: wanted at least 1, got {arguments.jobs}")
     if arguments.prompts < 8:
         parser.error(f"--prompts: wanted at least 8, for an interval, got {arguments.prompts}")
     prompts = 8 if arguments.tiny else arguments.prompts
-    wanted = [
-        Wanted(model, kind, prompts, arguments.seed, arguments.tiny)
-        for model in arguments.models
-        for kind in MODELS[model]
-        if kind in arguments.kinds
-    ]
-    text = page([study(one, arguments.jobs) for one in wanted])
-    print(text)
+    print(f"{settings()}\n")
     if arguments.write:
-        write(text)
+        put(PAGE, "study:settings", settings())
+    for model in arguments.models:
+        for kind in (kind for kind in MODELS[model] if kind in arguments.kinds):
+            text = study(Wanted(model, kind, prompts, arguments.seed, arguments.tiny), arguments.jobs).markdown()
+            print(f"### {kind.capitalize()}, {model}\n\n{text}\n", flush=True)
+            if arguments.write:
+                put(PAGE, f"study:{kind}, {model}", text)
 
 
 @dataclass(frozen=True)
@@ -184,9 +181,9 @@ def share(wanted: Wanted, number: int, shares: int) -> Share:
     return Share(found, None if made is None else made.accuracy, refused, rows)
 
 
-def page(studies: Sequence[Study]) -> str:
-    """Return all of the study as Markdown."""
-    how = (
+def settings() -> str:
+    """Return how everything is measured, as Markdown."""
+    return (
         f"Intervals are 95 %, over prompts, and hold for all methods of a table at once; comparisons of pairs hold for "
         f"all pairs at once. Words are taken away in token ids, at {', '.join(f'{f:.0%}' for f in FRACTIONS)} of the "
         f"tokens; AOPC is in nats, or in logits of a class, less its mean over {ORDERS} random orders of the same "
@@ -194,20 +191,6 @@ def page(studies: Sequence[Study]) -> str:
         f"probability, among the two that are compared where there are two. A cue is ranked first if its word (of "
         f"planted facts: its sentence) has the highest score. Integrated gradients take {SETTINGS['steps']} steps."
     )
-    took = sum(one.seconds for one in studies) / 60
-    made = (
-        f"Measured with `python -m benchmarks.faithfulness` in {took:.0f} minutes, all cores at work, on {machine()}."
-    )
-    return "\n\n".join([how, *(one.markdown() for one in studies), made])
-
-
-def write(text: str) -> None:
-    """Put the tables between their marks."""
-    old = PAGE.read_text(encoding="utf-8")
-    if BEGIN not in old or END not in old:
-        raise ValueError(f"{PAGE}: wanted the marks {BEGIN} and {END}, got a page without them")
-    new = re.sub(f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}\n{text}\n{END}", old, flags=re.DOTALL)
-    PAGE.write_text(new, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Measuring in turn: ours, theirs, ours, theirs …, so that a machine that slows down slows both."""
+"""Measuring in turn, so that a machine that slows down slows both: ours, theirs, ours, theirs …; and writing it down."""
 
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -87,6 +88,16 @@ def in_fresh_process(task: str, *arguments: str) -> list[str]:
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command[2:])} failed:\n{done.stderr[-2000:]}")
     return done.stdout.strip().splitlines()[-1].split()
+
+
+def put(page: Path, name: str, text: str) -> None:
+    """Put a text between the marks on a page that bear its name, ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    old = page.read_text(encoding="utf-8")
+    if begin not in old or end not in old:
+        raise ValueError(f"{page}: wanted the marks {begin} and {end}, got a page without them")
+    new = re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{text}\n{end}", old, flags=re.DOTALL)
+    page.write_text(new, encoding="utf-8")
 
 
 def machine() -> str:

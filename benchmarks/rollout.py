@@ -7,7 +7,6 @@ second.
 from __future__ import annotations
 
 import argparse
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -17,7 +16,7 @@ import attlas
 from attlas.explain.reading import Reading, reading_of
 from attlas.view.glyphs import visible
 from benchmarks.explaining import dense_attention, dense_rollout, rolled_out
-from benchmarks.measuring import in_turn, machine, seconds
+from benchmarks.measuring import in_turn, machine, put, seconds
 from benchmarks.model import MODEL, open_demo, plain_forward
 
 if TYPE_CHECKING:
@@ -163,13 +162,6 @@ def draw(points: list[Point]) -> None:
     axes.grid(visible=True, alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(PICTURE)
-
-
-def put(page: Path, name: str, text: str) -> None:
-    """Put a text between its marks on a page."""
-    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    old = page.read_text(encoding="utf-8")
-    page.write_text(re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{text}\n{end}", old, flags=re.DOTALL), "utf-8")
 
 
 if __name__ == "__main__":

@@ -44,8 +44,8 @@ def test_the_study_runs_and_prints_a_table() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--tiny", "--write"], "--write: wanted all models and kinds and at least 20 prompts of each kind"),
-        (["--write", "--models", "minilm-l6"], "--write: wanted all models and kinds"),
+        (["--tiny", "--write"], "--write: wanted all methods and at least 20 prompts of each kind"),
+        (["--write", "--prompts", "19"], "--write: wanted all methods and at least 20 prompts of each kind"),
         (["--prompts", "7"], "--prompts: wanted at least 8, for an interval, got 7"),
         (["--jobs", "0"], "--jobs: wanted at least 1, got 0"),
     ],
@@ -54,6 +54,16 @@ def test_what_would_mislead_is_refused(arguments: list[str], complaint: str) -> 
     done = run(*arguments)
     assert done.returncode == 2
     assert complaint in done.stderr
+
+
+def test_the_page_has_a_place_for_every_table(study: Any) -> None:
+    page = (ROOT / study("faithfulness").PAGE).read_text(encoding="utf-8")
+    places = [
+        "settings",
+        *(f"{kind}, {model}" for model, kinds in study("faithfulness").MODELS.items() for kind in kinds),
+    ]
+    for place in places:
+        assert page.index(f"<!-- study:{place}:begin -->") < page.index(f"<!-- study:{place}:end -->")
 
 
 def test_measures_of_a_prompt_are_those_of_the_library(study: Any) -> None:
