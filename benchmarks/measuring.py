@@ -1,4 +1,4 @@
-"""Measuring in turn, so that a machine that slows down slows both: ours, theirs, ours, theirs …; and writing it down."""
+"""Measuring in turn, so that what slows down the machine slows both: ours, theirs, ours …; and writing it down."""
 
 from __future__ import annotations
 
