@@ -35,7 +35,12 @@ def test_importing_attlas_is_cheap(code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["models", "--help"], ["map", "--help"], ["heads", "--help"], ["explain", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        *([verb, "--help"] for verb in ("models", "map", "heads", "explain", "profile", "plan", "evaluate", "bench")),
+        ["bench", "patterns", "--help"],
+    ],
 )
 def test_the_command_line_answers_without_torch(arguments: list[str]) -> None:
     code = f"""

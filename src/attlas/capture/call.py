@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from attlas.capture.visibility import MaskMemory, Rule, TopLeft, relative_table
+from attlas.capture.asked import ask, shared_heads
+from attlas.capture.visibility import MaskMemory, Rule
 from attlas.errors import UnsupportedModelError
 from attlas.matrix import RelativeBias
 
@@ -69,16 +70,13 @@ class Call:
         return self.key.shape[2]
 
     def narrowed(self, heads: list[int]) -> Call:
-        """Return the call of some heads only; their keys stay un-repeated where whole groups were chosen."""
+        """Return the call of some heads only; they go on sharing keys where each key head has as many of them."""
         total = self.query.shape[1]
         if self.output.shape[1] != total:
             raise UnsupportedModelError(
                 "heads: this layer projects its heads together, so chosen heads cannot be proved; capture all of them"
             )
-        group = total // self.key.shape[1]
-        shared = sorted({head // group for head in heads})
-        regular = heads == [kv * group + i for kv in shared for i in range(group)]
-        kv = shared if regular else [head // group for head in heads]
+        kv = shared_heads(heads, total // self.key.shape[1])
         rule, bias = self.rule, self.bias
         if isinstance(rule.mask, Tensor) and rule.mask.shape[1] > 1:
             rule = replace(rule, mask=rule.mask[:, heads])
@@ -127,55 +125,34 @@ def describe(
 
     Other parameters are those of `Call`; `mask` is boolean (True = may be seen) or added to the scores, and broadcasts.
     """
-    source = key
-    query, key, value = (tensor.detach() for tensor in (query, key, value))
-    batch = max(query.shape[0], key.shape[0])
-    query, key, value = (tensor.expand(batch, -1, -1, -1) for tensor in (query, key, value))
-    if value.shape[1] != key.shape[1]:
-        raise UnsupportedModelError(
-            f"attention with {key.shape[1]} key heads and {value.shape[1]} value heads is not known"
-        )
-    n_query, n_key = query.shape[2], key.shape[2]
-    if is_causal and n_key > n_query:
-        # The first query stands at the first key, so keys beyond the last query are seen by nobody: an empty cache's
-        # free places.
-        n_key = n_query
-    rule, offset_bias = Rule(), None
-    if is_causal:
-        rule = Rule(causal=True) if n_query == n_key else Rule(mask=TopLeft(n_key - n_query))
-    elif mask is not None:
-        reading = masks.read(mask, n_query, n_key, window, lambda used: not bool(source[:, :, used:].any()))
-        rule, offset_bias, n_key = reading.rule, reading.bias, reading.n_key
-    key, value = key[:, :, :n_key], value[:, :, :n_key]
+    asked = ask(
+        query=query.detach(),
+        key=key.detach(),
+        value=value.detach(),
+        mask=mask,
+        masks=masks,
+        scale=scale,
+        is_causal=is_causal,
+        bias=bias,
+        softcap=softcap,
+        sinks=None if sinks is None else sinks.detach().clone(),
+        window=window,
+    )
     return Call(
-        query=query,
-        key=key,
-        value=value,
+        query=asked.query,
+        key=asked.key,
+        value=asked.value,
         output=output.detach(),
-        scale=float(scale) if scale is not None else query.shape[-1] ** -0.5,
-        rule=rule,
-        bias=_bias(bias, offset_bias, n_query, n_key),
-        softcap=None if softcap is None else float(softcap),
-        sinks=None if sinks is None else sinks.detach().reshape(-1).clone(),
-        lse=_row_lse(lse, query),
+        scale=asked.scale,
+        rule=asked.rule,
+        bias=asked.bias,
+        softcap=asked.softcap,
+        sinks=asked.sinks,
+        lse=_row_lse(lse, asked.query),
         window=window,
         fused=fused,
-        source=source,
+        source=key,
     )
-
-
-def _bias(bias: Tensor | None, from_mask: Tensor | None, n_query: int, n_key: int) -> Tensor | RelativeBias | None:
-    """Join what is added to the scores, as a table over offsets where it depends on offsets alone."""
-    if bias is None:
-        # The model may write into its own mask later.
-        return None if from_mask is None else from_mask.clone()
-    bias = bias.detach()[..., -n_query:, :n_key] if bias.shape[-2] != 1 else bias.detach()[..., :n_key]
-    if from_mask is not None:
-        return bias + from_mask
-    if not bool(bias.any()):
-        return None
-    table = relative_table(bias) if bias.dim() == 4 and bias.shape[2:] == (n_query, n_key) else None
-    return bias.clone() if table is None else table
 
 
 def _row_lse(lse: Tensor | None, query: Tensor) -> Tensor | None:

@@ -18,7 +18,9 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own short name
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from attlas.capture.asked import Asked, Asking, ask
 from attlas.capture.call import Call, describe
+from attlas.capture.formulas import FormulaMask
 from attlas.capture.interface import (
     Change,
     Changer,
@@ -27,11 +29,14 @@ from attlas.capture.interface import (
     all_deaf,
     changed,
     changers,
+    check_exact,
+    computed,
     listeners,
     scored,
 )
 from attlas.capture.kernels import KernelWatch
 from attlas.capture.probe import shadow, shadow_dtype
+from attlas.capture.visibility import MaskMemory
 from attlas.errors import UnsupportedModelError
 
 _SOFTMAX = (torch.softmax, F.softmax, Tensor.softmax)
@@ -54,28 +59,36 @@ class AttentionMode(TorchFunctionMode):
             return _multi_head(func, args, kwargs)
         result = func(*args, **kwargs)
         if func in _SOFTMAX and isinstance(result, Tensor) and result.dim() >= 4:
-            for listener in listeners():
-                if listener.inside():
-                    listener.saw_softmax()
+            for one in dict.fromkeys([*listeners(), *changers()]):
+                if one.inside():
+                    one.saw_softmax()
         return result
 
 
 def _fused(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     hearing, changing = _concerned()
+    given = _named(*args, **kwargs)
     if not (hearing or changing):
-        return func(*args, **kwargs)
+        return func(**_plain(given))
     changes = [changer.change(None) for changer in changing]
     if changes:
-        args, kwargs = (), _named(*args, **kwargs)
-        scoring = scored(changes, Scoring(kwargs["query"], kwargs["key"], kwargs["attn_mask"], None, kwargs["value"]))
-        kwargs |= {"query": scoring.query, "key": scoring.key, "attn_mask": scoring.mask}
-        kwargs |= {} if scoring.value is None else {"value": scoring.value}
-    with all_deaf([*hearing, *changing]), KernelWatch(enabled=bool(hearing)) as watch:
-        output = func(*args, **kwargs)
+        scoring = scored(changes, Scoring(given["query"], given["key"], given["attn_mask"], None, given["value"]))
+        given |= {"query": scoring.query, "key": scoring.key, "attn_mask": scoring.mask}
+        given |= {} if scoring.value is None else {"value": scoring.value}
+    with all_deaf([*hearing, *changing]):
+        replaced = computed(changes, Asking(lambda masks: ask(**_settings(masks, **given)), _not_disproved))
+        if replaced is not None:
+            output, lse = replaced.output.reshape(*_leading(given), *replaced.output.shape[-2:]), None
+        else:
+            given = _plain(given)
+            with KernelWatch(enabled=bool(hearing)) as watch:
+                output = func(**given)
+            lse = watch.lse
     with torch.no_grad(), all_deaf([*hearing, *changing]):
         for listener in hearing:
             try:
-                call = _describe_fused(output, watch.lse, listener, *args, **kwargs)
+                check_exact(replaced)
+                call = _describe_fused(output, lse, listener.masks, given)
             except UnsupportedModelError as error:
                 listener.refused(None, str(error))
             else:
@@ -84,6 +97,20 @@ def _fused(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         return output
     # Axes before the heads are all of the batch.
     return changed(changes, _four_axes(output, output.shape[:-3])).reshape(output.shape)
+
+
+def _plain(given: dict[str, Any]) -> dict[str, Any]:
+    """Give a kernel the mask itself, where a formula stands in for it."""
+    mask = given["attn_mask"]
+    # The mask was asked for by code that says itself whether it is causal, so it is never left out.
+    return {**given, "attn_mask": mask.dense()} if isinstance(mask, FormulaMask) else given
+
+
+def _leading(given: dict[str, Any]) -> tuple[int, ...]:
+    """Return the axes of the output before its queries."""
+    shapes = [given[name].shape[:-3] for name in ("query", "key", "value")]
+    heads = given["query"].shape[-3:-2]
+    return (*torch.broadcast_shapes(*shapes), *heads)
 
 
 def _named(
@@ -109,6 +136,7 @@ def _multi_head(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
     bound.apply_defaults()
     given = bound.arguments
     with all_deaf([*hearing, *changing]):
+        computed(changes, Asking(_not_by_head, _not_disproved))
         result, after = _multi_head_changed(func, given, changes) if changes else (func(*args, **kwargs),) * 2
         with torch.no_grad():
             for listener in hearing:
@@ -119,6 +147,17 @@ def _multi_head(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
                 else:
                     listener.heard(None, call)
     return after
+
+
+def _not_by_head(masks: MaskMemory) -> Asked:
+    raise UnsupportedModelError(
+        "torch.nn.MultiheadAttention projects its heads inside of the call, so nothing can be computed in its place"
+    )
+
+
+def _not_disproved() -> str:
+    """Say nothing against PyTorch's own functions: what they compute is known."""
+    return ""
 
 
 def _multi_head_changed(func: Any, given: dict[str, Any], changes: list[Change]) -> tuple[Any, Any]:
@@ -147,10 +186,16 @@ def _concerned() -> tuple[list[Listener], list[Changer]]:
     )
 
 
-def _describe_fused(
-    output: Tensor,
-    lse: Tensor | None,
-    listener: Listener,
+def _describe_fused(output: Tensor, lse: Tensor | None, masks: MaskMemory, given: dict[str, Any]) -> Call:
+    query = given["query"]
+    if lse is not None and query.dim() != 4:
+        lse = lse.reshape(-1, *lse.shape[-2:]) if query.dim() > 4 else None
+    settings = _settings(masks, **given)
+    return describe(output=_four_axes(output, _leading(given)[:-1]), lse=lse, **settings)
+
+
+def _settings(
+    masks: MaskMemory,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -159,7 +204,8 @@ def _describe_fused(
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
-) -> Call:
+) -> dict[str, Any]:
+    """Return what `ask` and `describe` have in common."""
     if dropout_p:
         raise UnsupportedModelError("it drops attention weights at random; call model.eval() first")
     if query.is_nested or key.is_nested:
@@ -169,20 +215,16 @@ def _describe_fused(
         attn_mask = attn_mask.reshape(-1, *attn_mask.shape[-3:])
     if query.dim() == 3 and attn_mask is not None and attn_mask.dim() == 3:
         attn_mask = attn_mask.unsqueeze(1)
-    if lse is not None and query.dim() != 4:
-        lse = lse.reshape(-1, *lse.shape[-2:]) if query.dim() > 4 else None
     leading = torch.broadcast_shapes(query.shape[:-3], key.shape[:-3], value.shape[:-3]) if query.dim() > 4 else ()
-    return describe(
-        query=_four_axes(query, leading),
-        key=_four_axes(key, leading),
-        value=_four_axes(value, leading),
-        output=_four_axes(output, leading),
-        mask=attn_mask,
-        masks=listener.masks,
-        scale=scale,
-        is_causal=is_causal,
-        lse=lse,
-    )
+    return {
+        "query": _four_axes(query, leading),
+        "key": _four_axes(key, leading),
+        "value": _four_axes(value, leading),
+        "mask": attn_mask,
+        "masks": masks,
+        "scale": scale,
+        "is_causal": is_causal,
+    }
 
 
 def _four_axes(tensor: Tensor, leading: tuple[int, ...]) -> Tensor:

@@ -6,34 +6,32 @@ functions are wrapped, so that the predicate behind a mask is known. So kernels,
 plain run, to the bit. Threads without an open capture get the original function.
 
 An ablation comes through the same door: it may change what a kernel is given, and what is made of what it gave.
-Listeners stand between the two: they hear what the kernel really computed.
+Listeners stand between the two: they hear what the kernel really computed. So does a plan of efficient patterns, which
+computes calls in the kernel's place; while one is applied, mask functions hand out formulas instead of n × n booleans.
 """
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import wraps
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface
 
-from attlas.capture.call import Call, describe
+from attlas.capture.asked import Asking, Replaced
+from attlas.capture.call import Call
+from attlas.capture.formulas import FormulaMask
+from attlas.capture.given import REFUSED, AttentionFunction, Given
 from attlas.capture.kernels import KernelWatch
-from attlas.capture.visibility import MaskFunction, MaskMemory
+from attlas.capture.masking import formula_of, predicate_of
+from attlas.capture.visibility import MaskMemory
 from attlas.errors import UnsupportedModelError
-
-AttentionFunction = Callable[..., tuple[Tensor, Any]]
-
-# These hand a kernel something else than the mask and the tensors of one batch, so what it computed cannot be
-# described.
-_REFUSED = ("flash", "flex", "paged")
 
 
 class Listener(Protocol):
@@ -96,6 +94,10 @@ class Change(Protocol):
         """Return what the kernel is to be given."""
         ...
 
+    def instead(self, asking: Asking) -> Replaced | None:
+        """Compute the call in the kernel's place; None leaves it to the kernel."""
+        ...
+
     def gave(self, output: Tensor) -> Tensor:
         """Return what is to be made of the kernel's output; both (batch, head, n_query, value_dim)."""
         ...
@@ -103,6 +105,9 @@ class Change(Protocol):
 
 class Changer(Protocol):
     """Who changes attention calls on this thread."""
+
+    replaces: bool
+    """Whether it computes calls in the kernel's place, so that masks need not be made."""
 
     def hears(self, module: nn.Module) -> bool:
         """Whether this call is one of the changer's."""
@@ -114,6 +119,10 @@ class Changer(Protocol):
 
     def change(self, module: nn.Module | None) -> Change:
         """Say what is to become of the call that begins."""
+        ...
+
+    def saw_softmax(self) -> None:
+        """Take the news of a softmax over four axes outside of any known function."""
         ...
 
     @contextmanager
@@ -201,16 +210,22 @@ def _wrap_everything() -> None:
 
     _undo.append(restore)
     for name, function in list(AttentionMaskInterface._global_mapping.items()):
-        if not any(word in name for word in _REFUSED):
+        if not any(word in name for word in REFUSED):
             _wrap_mask_function(name, function)
 
 
 def _wrap_mask_function(name: str, original: Callable[..., Tensor | None]) -> None:
     @wraps(original)
     def mask_function(*args: Any, **kwargs: Any) -> Tensor | None:
+        if torch.compiler.is_compiling():
+            return original(*args, **kwargs)
+        if any(changer.replaces and changer.inside() for changer in changers()):
+            formula = formula_of(original, args, kwargs)
+            if formula is not None:
+                return formula
         mask = original(*args, **kwargs)
-        if isinstance(mask, Tensor) and listeners() and not torch.compiler.is_compiling():
-            function = _predicate(original, args, kwargs, mask)
+        if isinstance(mask, Tensor) and mask.dim() == 4 and listeners():
+            function = predicate_of(original, args, kwargs)
             if function is not None:
                 for listener in listeners():
                     listener.masks.remember(mask, function)
@@ -223,34 +238,6 @@ def _wrap_mask_function(name: str, original: Callable[..., Tensor | None]) -> No
             AttentionMaskInterface.register(name, original)
 
     _undo.append(restore)
-
-
-def _predicate(
-    original: Callable[..., Tensor | None], args: tuple[Any, ...], kwargs: dict[str, Any], mask: Tensor
-) -> MaskFunction | None:
-    """Return the predicate that a mask was made from; None where it cannot be asked for tiles."""
-    signature = inspect.signature(original)
-    bound = signature.bind(*args, **kwargs)
-    bound.apply_defaults()
-    given = {**bound.arguments, **bound.arguments.get("kwargs", {})}
-    function = given.get("mask_function")
-    # Predicates written for vmap need not accept index tensors.
-    if function is None or given.get("use_vmap", False) or mask.dim() != 4:
-        return None
-    padding, offset = given.get("attention_mask"), int(given.get("kv_offset", 0))
-    n_key = int(given["kv_length"])
-    if padding is not None and (missing := n_key + offset - padding.shape[-1]) > 0:
-        padding = nn.functional.pad(padding, (0, missing))
-    return MaskFunction(
-        function,
-        padding,
-        int(given.get("q_offset", 0)),
-        offset,
-        mask.shape[0],
-        int(given["q_length"]),
-        n_key,
-        mask.device,
-    )
 
 
 def _heard(function: AttentionFunction, implementation: str) -> AttentionFunction:
@@ -266,38 +253,29 @@ def _heard(function: AttentionFunction, implementation: str) -> AttentionFunctio
     ) -> tuple[Tensor, Any]:
         hearing = [listener for listener in listeners() if listener.hears(module)]
         changing = [changer for changer in changers() if changer.hears(module)]
+        given = Given(function, implementation, module, query, key, value, attention_mask, kwargs, args)
         if not (hearing or changing):
-            return function(module, query, key, value, attention_mask, *args, **kwargs)
+            return _plain(given).run()
         changes = [changer.change(module) for changer in changing]
-        reason = _reason_to_refuse(function, implementation, query, args, kwargs)
+        reason = given.refusal
         for listener in hearing if reason else ():
             listener.refused(module, reason)
         describing = [] if reason else hearing
-        if changes:
-            scoring = scored(changes, Scoring(query, key, attention_mask, kwargs.get("position_bias"), value))
-            query, key, attention_mask, bias = scoring[:4]
-            value = value if scoring.value is None else scoring.value
-            if "position_bias" in kwargs:
-                kwargs = {**kwargs, "position_bias": bias}
-        fused = implementation != "eager"
-        with all_deaf([*hearing, *changing]), KernelWatch(enabled=fused and bool(describing)) as watch:
-            output, weights = function(module, query, key, value, attention_mask, *args, **kwargs)
+        given = _changed(given, changes)
+        with all_deaf([*hearing, *changing]):
+            replaced = computed(changes, given.asking())
+            if replaced is not None:
+                output, weights, lse = replaced.output.transpose(1, 2).contiguous(), None, None
+            else:
+                given = _plain(given)
+                with KernelWatch(enabled=given.fused and bool(describing)) as watch:
+                    output, weights = given.run()
+                lse = watch.lse
         with torch.no_grad(), all_deaf([*hearing, *changing]):
             for listener in describing:
                 try:
-                    call = _describe(
-                        function,
-                        fused,
-                        module,
-                        query,
-                        key,
-                        value,
-                        attention_mask,
-                        output,
-                        kwargs,
-                        watch.lse,
-                        listener.masks,
-                    )
+                    check_exact(replaced)
+                    call = given.call(output.transpose(1, 2), lse, listener.masks)
                 except UnsupportedModelError as error:
                     listener.refused(module, str(error))
                     continue
@@ -305,6 +283,40 @@ def _heard(function: AttentionFunction, implementation: str) -> AttentionFunctio
         return (changed(changes, output.transpose(1, 2)).transpose(1, 2) if changes else output), weights
 
     return attention
+
+
+def _plain(given: Given) -> Given:
+    """Give a kernel the mask itself, where a formula stands in for it."""
+    return replace(given, mask=given.mask.given()) if isinstance(given.mask, FormulaMask) else given
+
+
+def _changed(given: Given, changes: Sequence[Change]) -> Given:
+    if not changes:
+        return given
+    bias = given.options.get("position_bias")
+    scoring = scored(changes, Scoring(given.query, given.key, given.mask, bias, given.value))
+    options = {**given.options, "position_bias": scoring.bias} if "position_bias" in given.options else given.options
+    value = given.value if scoring.value is None else scoring.value
+    return replace(given, query=scoring.query, key=scoring.key, value=value, mask=scoring.mask, options=options)
+
+
+def computed(changes: Sequence[Change], asking: Asking) -> Replaced | None:
+    """Let the first change that would compute the call in the kernel's place do so."""
+    return next((replaced for change in changes if (replaced := change.instead(asking)) is not None), None)
+
+
+def check_exact(replaced: Replaced | None) -> None:
+    """Refuse to describe a call as softmax attention that was computed as something else.
+
+    Raises
+    ------
+    UnsupportedModelError
+        It was computed by other patterns than the model's own.
+    """
+    if replaced is not None and not replaced.exact:
+        raise UnsupportedModelError(
+            "a plan computes it by patterns of its own, so no exact matrix gave its output; capture outside of the plan"
+        )
 
 
 def scored(changes: Sequence[Change], scoring: Scoring) -> Scoring:
@@ -329,64 +341,3 @@ def all_deaf(those: Sequence[Listener | Changer]) -> Iterator[None]:
         return
     with those[0].deaf(), all_deaf(those[1:]):
         yield
-
-
-def _reason_to_refuse(
-    function: AttentionFunction, implementation: str, query: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> str:
-    if any(word in implementation for word in _REFUSED):
-        return (
-            f"it uses attn_implementation={implementation!r}, whose kernel takes no mask that can be read; "
-            'call model.set_attn_implementation("sdpa") first'
-        )
-    if args:
-        return f"it calls {function.__name__} with positional arguments whose meaning is not known"
-    if kwargs.get("dropout"):
-        return "it drops attention weights at random; call model.eval() first"
-    if kwargs.get("cache") is not None:
-        return (
-            "it uses a paged cache, in which the sequences of a batch lie mixed; generate without continuous batching"
-        )
-    if query.dim() != 4:
-        return f"its query has {query.dim()} axes, not (batch, head, query, dim)"
-    return ""
-
-
-def _describe(
-    function: AttentionFunction,
-    fused: bool,
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    output: Tensor,
-    kwargs: dict[str, Any],
-    lse: Tensor | None,
-    masks: MaskMemory,
-) -> Call:
-    """Describe the call by the conventions of transformers' attention functions."""
-    if mask is not None and not isinstance(mask, Tensor):
-        raise UnsupportedModelError(f"its mask is a {type(mask).__name__}, which cannot be read")
-    is_causal = kwargs.get("is_causal")
-    if is_causal is None:
-        is_causal = getattr(module, "is_causal", True)
-    # Eager functions see only the mask; transformers' own fused one does not know of sinks, and runs without them.
-    is_causal = fused and mask is None and query.shape[2] > 1 and bool(is_causal)
-    knows_sinks = function is not sdpa_attention_forward
-    return describe(
-        query=query,
-        key=key,
-        value=value,
-        output=output.transpose(1, 2),
-        mask=mask,
-        masks=masks,
-        scale=kwargs.get("scaling"),
-        is_causal=is_causal,
-        bias=kwargs.get("position_bias"),
-        softcap=kwargs.get("softcap"),
-        sinks=kwargs.get("s_aux") if knows_sinks else None,
-        window=kwargs.get("sliding_window"),
-        lse=lse,
-        fused=fused,
-    )

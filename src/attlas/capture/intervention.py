@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache
 
+from attlas.capture.asked import Asking
 from attlas.capture.function_mode import AttentionMode
 from attlas.capture.hearing import Frame, Hearer, Place, following
 from attlas.capture.interface import Scoring, all_deaf, changers, changing, listeners
@@ -35,6 +36,8 @@ Row = Mapping[int | str, Sequence[int]]
 class Editor(Hearer):
     """Follows a model and acts on its attention calls."""
 
+    replaces = False
+
     @abstractmethod
     def given(self, place: Place, scoring: Scoring) -> Scoring:
         """Return what the kernel is to be given."""
@@ -46,6 +49,9 @@ class Editor(Hearer):
     def change(self, module: nn.Module | None) -> Edit:
         """Say what is to become of the call that begins."""
         return Edit(self, self.place(module))
+
+    def saw_softmax(self) -> None:
+        """Nothing is to be done."""
 
     def _began(self) -> None:
         """Nothing is to be done."""
@@ -64,6 +70,10 @@ class Edit:
     def given(self, scoring: Scoring) -> Scoring:
         """Return what the kernel is to be given."""
         return self.editor.given(self.place, scoring)
+
+    def instead(self, asking: Asking) -> None:
+        """Leave the call to the kernel."""
+        del asking
 
     def gave(self, output: Tensor) -> Tensor:
         """Return what is to be made of the kernel's output."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from attlas.capture.asked import Asking
 from attlas.capture.attended import Gradients
 from attlas.capture.call import Call
 from attlas.capture.hearing import Place
@@ -88,6 +89,8 @@ class Tap(Witness):
 
     # ---- as a changer, in the order of what happens
 
+    replaces = False
+
     def change(self, module: nn.Module | None) -> Tap:
         """Begin a call."""
         self._place = self.place(module)
@@ -102,6 +105,10 @@ class Tap(Witness):
             return scoring
         self._scoring = scoring._replace(key=_own(scoring.key), value=_own(value))
         return self._scoring
+
+    def instead(self, asking: Asking) -> None:
+        """Leave the call to the kernel."""
+        del asking
 
     def gave(self, output: Tensor) -> Tensor:
         """Tap the call."""

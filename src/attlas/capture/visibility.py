@@ -194,11 +194,18 @@ class Reading:
         The numbers that the mask adds to scores, when it is more than visible or hidden.
     n_key : int
         How many keys are in use: a cache of fixed size has unwritten ones behind.
+    dropped : tuple of int
+        How many tokens of each batch element a cache has let go of before the first key here; empty if none, or if
+        that is not known.
+    aligned : bool
+        Whether the queries are known to be the last rows, so that a position can be told from the other end.
     """
 
     rule: Rule
     bias: Tensor | None
     n_key: int
+    dropped: tuple[int, ...] = ()
+    aligned: bool = True
 
 
 def read_mask(

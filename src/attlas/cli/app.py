@@ -7,11 +7,15 @@ from typing import Annotated
 import typer
 
 from attlas import __version__
+from attlas.cli.bench import bench_app
 from attlas.cli.common import guarded
+from attlas.cli.evaluate import tell_evaluation
 from attlas.cli.explain import tell_explanation
 from attlas.cli.heads import tell_heads
 from attlas.cli.map import draw_map
 from attlas.cli.models import models_app
+from attlas.cli.plan import make_plan
+from attlas.cli.profile import make_profile
 from attlas.cli.projections import tell_projections
 
 app = typer.Typer(
@@ -28,6 +32,10 @@ app.command("map")(draw_map)
 app.command("heads")(tell_heads)
 app.command("explain")(tell_explanation)
 app.command("projections")(tell_projections)
+app.command("profile")(make_profile)
+app.command("plan")(make_plan)
+app.command("evaluate")(tell_evaluation)
+app.add_typer(bench_app, name="bench")
 
 
 def _show_version(wanted: bool) -> None:

@@ -18,7 +18,7 @@ from attlas.matrix.rows import Distance, Entropy, Mass, TopK
 from attlas.matrix.sharing import ReceivedOfProducts
 from attlas.matrix.softmax import AttentionMatrix
 from attlas.matrix.transposed import Transposed
-from attlas.matrix.visibility import Visibility
+from attlas.matrix.visibility import Selection, Visibility
 from attlas.matrix.withholding import without_keys
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "RelativeBias",
     "RowNormalised",
     "Scaled",
+    "Selection",
     "Tile",
     "TopK",
     "Transposed",

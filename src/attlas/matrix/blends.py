@@ -161,6 +161,10 @@ class WithIdentity(Derived):
             return own
         return slice(min(inner.start, own.start), max(inner.stop, own.stop))
 
+    def occupied(self, rows: slice, cols: slice) -> bool:
+        own = rows.start + self.offset < cols.stop and cols.start < rows.stop + self.offset
+        return own or self.of.occupied(rows, cols)
+
 
 class _IdentityReader(ChangingReader):
     def __init__(self, of: Reader, share: float, offset: int) -> None:

@@ -53,6 +53,10 @@ class Compare(Question[ComparePart, Comparison]):
         others = self.other.columns(rows)
         return slice(min(span.start, others.start), max(span.stop, others.stop))
 
+    def counts_zeros(self, operator: AttentionOperator, rows: slice, cols: slice) -> bool:
+        del operator
+        return self.other.occupied(rows, cols)
+
     def start(self, operator: AttentionOperator, block: Block) -> ComparePart:
         zeros = torch.zeros(operator.shape[:2], dtype=torch.float64, device=operator.device)
         other = self.other.narrow(block.batch, block.head).reader()

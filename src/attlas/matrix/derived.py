@@ -54,6 +54,9 @@ class Derived(AttentionOperator):
     def columns(self, rows: slice) -> slice:
         return self.of.columns(rows)
 
+    def occupied(self, rows: slice, cols: slice) -> bool:
+        return self.of.occupied(rows, cols)
+
 
 class ChangingReader(Reader):
     """Reads another reader's tiles and changes them in place."""

@@ -74,6 +74,9 @@ class Product(AttentionOperator):
         start = max(a.start, b.start)
         return slice(start, max(start, min(a.stop, b.stop)))
 
+    def occupied(self, rows: slice, cols: slice) -> bool:
+        return self.a.occupied(rows, cols) and self.b.occupied(rows, cols)
+
 
 class _ProductReader(ChangingReader):
     def __init__(self, of: Reader, by: Reader) -> None:

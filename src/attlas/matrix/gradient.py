@@ -92,6 +92,9 @@ class AttentionGradient(AttentionOperator):
     def columns(self, rows: slice) -> slice:
         return self.matrix.columns(rows) if self.visible_only else slice(0, self.shape[3])
 
+    def occupied(self, rows: slice, cols: slice) -> bool:
+        return not self.visible_only or self.matrix.occupied(rows, cols)
+
 
 class _GradientReader(Reader):
     def __init__(self, of: AttentionGradient) -> None:

@@ -182,11 +182,11 @@ def _online(
     scores = Scores(heads, dtype)
     tiling = tiling_of(heads)
     values = None if values is None else values.detach().to(dtype)
-    strips = [
+    strips = []
+    for strip in tiling.strips(rows):
+        tiles = [c for c in tiling.tiles(heads.columns(strip), heads.shape[3]) if heads.occupied(strip, c)]
         # The nearest keys come first: they usually hold a row's largest score.
-        _online_strip(heads, scores, strip, list(tiling.tiles(heads.columns(strip), heads.shape[3]))[::-1], values)
-        for strip in tiling.strips(rows)
-    ]
+        strips.append(_online_strip(heads, scores, strip, tiles[::-1], values))
     sums = RowSums(
         *(torch.cat(parts, dim=2) for parts in zip(*((s.top, s.rest, s.valid) for s, _ in strips), strict=True))
     )

@@ -115,6 +115,11 @@ class AttentionOperator(ABC):
         del rows
         return slice(0, self.shape[3])
 
+    def occupied(self, rows: slice, cols: slice) -> bool:
+        """Tell whether a tile may hold anything but zeros; the others are not made."""
+        span = self.columns(rows)
+        return cols.start < span.stop and span.start < cols.stop
+
     # ---- derived; every kind gets these
 
     @property

@@ -141,10 +141,12 @@ class Pool(Question[PoolPart, Tensor]):
 def _begin_below_zero(part: PoolPart, operator: AttentionOperator, block: Block) -> None:
     """Let a maximum be negative, except where a bin holds hidden entries that no tile will show: those are zeros."""
     part.values.fill_(-math.inf)
-    for strip in tiling_of(operator).strips(block.rows):
+    tiling, n_key = tiling_of(operator), operator.shape[3]
+    for strip in tiling.strips(block.rows):
         bins, span = part.rows.covering(strip), operator.columns(strip)
         into = part.values[:, :, bins.start - part.first : bins.stop - part.first]
-        for unseen in (slice(0, span.start), slice(span.stop, operator.shape[3])):
+        empty = [cols for cols in tiling.tiles(span, n_key) if not operator.occupied(strip, cols)]
+        for unseen in (slice(0, span.start), slice(span.stop, n_key), *empty):
             if unseen.start < unseen.stop:
                 into[..., part.cols.covering(unseen)] = 0.0
 

@@ -45,6 +45,11 @@ class Question(ABC, Generic[State, Answer]):
         del operator, rows, cols
         return True
 
+    def counts_zeros(self, operator: AttentionOperator, rows: slice, cols: slice) -> bool:
+        """Tell whether a tile matters in which the matrix is known to hold nothing but zeros."""
+        del operator, rows, cols
+        return False
+
     def rows(self, state: State, strip: slice) -> slice:
         """Return which rows of a strip can matter, given what the question holds of a block; an empty slice if none."""
         del state
@@ -93,7 +98,7 @@ def ask(operator: AttentionOperator, *questions: Question[Any, Any], progress: P
         reader = heads.reader()
         for rows in strips:
             for cols in tiling.tiles(_columns(heads, questions, rows), operator.shape[3]):
-                interested = [i for i, question in enumerate(questions) if question.wants(heads, rows, cols)]
+                interested = _interested(heads, questions, rows, cols)
                 if interested:
                     tile = reader.tile(rows, cols, logs=logs)
                     for i in interested:
@@ -102,6 +107,18 @@ def ask(operator: AttentionOperator, *questions: Question[Any, Any], progress: P
 
     blocks, parts = each_block(operator, work, progress)
     return [q.gather(operator, blocks, [states[i] for states in parts]) for i, q in enumerate(questions)]
+
+
+def _interested(
+    operator: AttentionOperator, questions: Sequence[Question[Any, Any]], rows: slice, cols: slice
+) -> list[int]:
+    """Return which questions a tile matters to."""
+    empty = not operator.occupied(rows, cols)
+    return [
+        i
+        for i, question in enumerate(questions)
+        if question.wants(operator, rows, cols) and (not empty or question.counts_zeros(operator, rows, cols))
+    ]
 
 
 def _strips(questions: Sequence[Question[Any, Any]], states: Sequence[Any], strips: Iterable[slice]) -> list[slice]:

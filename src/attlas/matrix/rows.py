@@ -197,6 +197,11 @@ class TopK(Question[TopPart, TopEntries]):
         stop = min(max(span.stop, span.start + self.k), operator.shape[3])
         return slice(min(span.start, stop - self.k) if stop - span.start < self.k else span.start, stop)
 
+    def counts_zeros(self, operator: AttentionOperator, rows: slice, cols: slice) -> bool:
+        # The first k columns that are visited are enough for what rows lack, unless entries may be less than zero.
+        span = self.columns(operator, rows, operator.columns(rows))
+        return operator.signed or cols.start < span.start + self.k
+
     def start(self, operator: AttentionOperator, block: Block) -> TopPart:
         best = RowPart.empty(operator, block, self.k, fill=-math.inf)
         return TopPart(best, torch.zeros_like(best.values, dtype=torch.long))

@@ -194,6 +194,9 @@ class AttentionMatrix(AttentionOperator):
     def columns(self, rows: slice) -> slice:
         return self.visibility.columns(rows)
 
+    def occupied(self, rows: slice, cols: slice) -> bool:
+        return self.visibility.occupied(rows, cols)
+
     def _like(self, **changed: object) -> Self:
         """Return this matrix with some parts changed: parts that were checked once are not checked again."""
         new = object.__new__(type(self))

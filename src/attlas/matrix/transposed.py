@@ -49,6 +49,9 @@ class Transposed(AttentionOperator):
     def prepare(self) -> None:
         self.of.prepare()
 
+    def occupied(self, rows: slice, cols: slice) -> bool:
+        return self.of.occupied(cols, rows)
+
 
 class _TransposedReader(Reader):
     def __init__(self, reader: Reader) -> None:

@@ -3,11 +3,13 @@
 Three things can hide a key from a query: its position (causal, sliding window), which needs no memory at all; a
 predicate of the caller's, asked for one tile at a time; and a mask tensor of the caller's, held as it came and never
 expanded. A tile that position alone leaves whole or empties is recognised without looking at any entry, which is what
-makes causal and windowed matrices cheap.
+makes causal and windowed matrices cheap; so is a tile in which a selection, a predicate that knows its own gaps, keeps
+nothing.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -24,6 +26,26 @@ Formula = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 A mask's formula returns booleans, True = may be seen; a bias's returns what to add to the score. The position of row
 `i` is ``i + n_key - n_query``.
 """
+
+
+class Selection(ABC):
+    """A mask's formula that also knows where it leaves nothing, so that such tiles need not be made."""
+
+    @abstractmethod
+    def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        """Return True where the key may be seen; see `Formula`."""
+
+    @abstractmethod
+    def occupied(self, batches: Tensor, heads: Tensor, positions: slice, keys: slice) -> bool:
+        """Tell whether any query at these positions may see any of these keys, in any of these heads.
+
+        Parameters
+        ----------
+        batches, heads : Tensor, (batch,) and (head,)
+            As the formula is called with them.
+        positions, keys : slice
+            Positions of queries, and keys, with bounds.
+        """
 
 
 def index_tensor(indices: Indices, device: torch.device) -> Tensor:
@@ -60,8 +82,13 @@ def take_shared(tensor: Tensor, heads: int, batch: Indices, head: Indices) -> Te
         if first == last or (head.start % groups == 0 and head.stop % groups == 0):
             return take_heads(tensor, batch, slice(first, last + 1))
         head = torch.arange(head.start, head.stop)
-    # Heads picked out of their groups no longer share evenly, so each takes its own copy.
-    return take_heads(tensor, batch, head // groups)
+    each = (head // groups).tolist()
+    once = list(dict.fromkeys(each))
+    count, rest = divmod(len(each), len(once))
+    if rest or each != [kv_head for kv_head in once for _ in range(count)]:
+        # Heads picked out of their groups no longer share evenly, so each takes its own copy.
+        once = each
+    return take_heads(tensor, batch, torch.tensor(once))
 
 
 @dataclass(frozen=True)
@@ -127,6 +154,16 @@ class Visibility:
         start = min(max(start, 0), self.n_key)
         return slice(start, min(max(stop, start), self.n_key))
 
+    def occupied(self, rows: slice, cols: slice) -> bool:
+        """Tell whether a tile may hold anything visible, as far as that is known without looking at any entry."""
+        span = self.columns(rows)
+        if cols.start >= span.stop or cols.stop <= span.start:
+            return False
+        if not isinstance(self.mask, Selection):
+            return True
+        positions = slice(rows.start + self.offset, rows.stop + self.offset)
+        return self.mask.occupied(self.batches, self.heads, positions, cols)
+
     def whole(self, rows: slice, cols: slice) -> bool:
         """Tell whether position leaves every entry of the tile visible."""
         nearest = rows.start + self.offset - (cols.stop - 1)
@@ -173,3 +210,22 @@ class Visibility:
 
 def _select_ids(ids: Tensor, indices: Indices) -> Tensor:
     return ids[indices] if isinstance(indices, slice) else ids.index_select(0, indices.to(ids.device))
+
+
+def looked_up(mask: Tensor, visibility: Visibility) -> Formula:
+    """Return a mask tensor as a predicate of the batch elements and heads that `visibility` has, without a copy."""
+    batches, heads = places(visibility.batches), places(visibility.heads)
+
+    def look_up(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        indices = (batches[batch], heads[head], query - visibility.offset, key)
+        # An axis of size 1 broadcasts.
+        return mask[tuple(i if size > 1 else i * 0 for i, size in zip(indices, mask.shape, strict=True))]
+
+    return look_up
+
+
+def places(ids: Tensor) -> Tensor:
+    """Return where each id stands, by id; one that stands twice stands for the same thing both times."""
+    found = ids.new_zeros(int(ids.max()) + 1)
+    found[ids] = torch.arange(len(ids), device=ids.device)
+    return found

@@ -17,7 +17,7 @@ from attlas.errors import ArgumentError, complaint
 from attlas.matrix.logsumexp import RowSums, attend_rows
 from attlas.matrix.softmax import AttentionMatrix
 from attlas.matrix.streaming import Block, each_block, tiling_of
-from attlas.matrix.visibility import Formula, Visibility
+from attlas.matrix.visibility import Formula, Visibility, looked_up
 
 FEW = 64
 """Up to so many keys, what rows lose is gathered; for more, sums are computed anew."""
@@ -86,31 +86,12 @@ def _restricted(visibility: Visibility, keep: Tensor) -> Tensor | Formula:
         return keep.view(1, 1, 1, -1)
     if isinstance(mask, Tensor) and mask.shape[2] == 1:
         return mask & keep
-    see = _looked_up(mask, visibility) if isinstance(mask, Tensor) else mask
+    see = looked_up(mask, visibility) if isinstance(mask, Tensor) else mask
 
     def restricted(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return see(batch, head, query, key) & keep[key]
 
     return restricted
-
-
-def _looked_up(mask: Tensor, visibility: Visibility) -> Formula:
-    """Return a mask tensor as a predicate of the batch elements and heads that `visibility` has, without a copy."""
-    batches, heads = _places(visibility.batches), _places(visibility.heads)
-
-    def look_up(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        indices = (batches[batch], heads[head], query - visibility.offset, key)
-        # An axis of size 1 broadcasts.
-        return mask[tuple(i if size > 1 else i * 0 for i, size in zip(indices, mask.shape, strict=True))]
-
-    return look_up
-
-
-def _places(ids: Tensor) -> Tensor:
-    """Return where each id stands; one that stands twice stands for the same mask both times."""
-    places = ids.new_zeros(int(ids.max()) + 1)
-    places[ids] = torch.arange(len(ids), device=ids.device)
-    return places
 
 
 def _reduced(matrix: AttentionMatrix, less: AttentionMatrix, withheld: Tensor) -> RowSums:

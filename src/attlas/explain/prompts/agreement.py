@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from random import Random
 
+from attlas._words import COLOURS, NOUNS, fillers, plural
 from attlas.explain.prompts.prompt import Draft, Prompt
-from attlas.explain.prompts.words import COLOURS, NOUNS, fillers, plural
 
 KIND = "agreement"
 _BETWEEN = ("near", "behind", "beside", "under", "from", "next to")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from random import Random
 
+from attlas._words import ANIMALS, COLOURS, FOODS, filler, fillers
 from attlas.explain.prompts.prompt import Draft, Prompt
-from attlas.explain.prompts.words import ANIMALS, COLOURS, FOODS, filler, fillers
 
 KIND = "facts"
 _PLACES = ("door", "gate", "box", "house", "room", "boat")

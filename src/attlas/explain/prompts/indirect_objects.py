@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from random import Random
 
+from attlas._words import NAMES, fillers
 from attlas.explain.prompts.prompt import Draft, Prompt
-from attlas.explain.prompts.words import NAMES, fillers
 
 KIND = "indirect objects"
 _PLACES = ("store", "garden", "school", "station", "market", "office", "beach", "library")

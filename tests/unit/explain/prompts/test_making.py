@@ -4,10 +4,10 @@ from itertools import chain
 
 import pytest
 
+from attlas._words import ANIMALS, FOODS, NAMES, NOUNS, plural
 from attlas.errors import ArgumentError
 from attlas.explain.prompts import KINDS, LABELLED, Prompt, prompts
 from attlas.explain.prompts.sentiment import BAD, GOOD
-from attlas.explain.prompts.words import ANIMALS, FOODS, NAMES, NOUNS, plural
 
 EVERY = [(kind, False) for kind in KINDS] + [(kind, True) for kind in LABELLED]
 

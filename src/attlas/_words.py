@@ -1,4 +1,4 @@
-"""The words of generated prompts, and sentences in which nothing of importance happens."""
+"""The words of generated texts, and sentences in which nothing of importance happens."""
 
 from __future__ import annotations
 

@@ -1,0 +1,92 @@
+"""What a pattern is: a cheaper stand-in for attention matrices, which can be seen like them and run in their place."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from attlas.matrix.softmax import AttentionMatrix
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from attlas.matrix.operator import AttentionOperator
+
+
+@dataclass(frozen=True)
+class Work:
+    """What running one head costs, counted rather than timed.
+
+    Parameters
+    ----------
+    pairs : int
+        Query–key pairs whose score is computed, the ones among them that are masked afterwards included.
+    moved : int
+        Keys that are copied together before they are used.
+    features : int
+        Tokens times features, of what goes through a feature map; 0 where there is none.
+    """
+
+    pairs: int
+    moved: int = 0
+    features: int = 0
+
+
+class Pattern(ABC):
+    """A cheaper stand-in for an attention matrix.
+
+    Patterns are frozen records: two that are equal do the same, so heads with equal patterns run together. What a
+    matrix itself hides (causal order, its own window, padding) stays hidden under every pattern.
+    """
+
+    kind: ClassVar[str]
+    """Its name in a plan's file."""
+
+    @abstractmethod
+    def matrix(self, exact: AttentionMatrix) -> AttentionOperator:
+        """Return the lazy matrix that stands in for `exact`.
+
+        Parameters
+        ----------
+        exact : AttentionMatrix, (batch, head, n_query, n_key)
+
+        Returns
+        -------
+        AttentionOperator
+            Of the same shape, with all questions; in O((n_query + n_key) · dim) memory.
+        """
+
+    @abstractmethod
+    def attend(self, exact: AttentionMatrix, value: Tensor) -> Tensor:
+        """Run: return what ``self.matrix(exact) @ value`` is, the fast way.
+
+        Parameters
+        ----------
+        exact : AttentionMatrix, (batch, head, n_query, n_key)
+            Queries, keys and rules of some heads. With fewer queries than keys (cached decoding) the queries are the
+            last rows. Its log-sum-exp need not be known, and is not computed.
+        value : Tensor, (batch, kv_head, n_key, value_dim)
+            Values, shared by groups of heads as keys are.
+
+        Returns
+        -------
+        Tensor, (batch, head, n_query, value_dim)
+            In the dtype of `value`; differentiable with respect to query, key and value. A row that sees nothing is 0.
+        """
+
+    @abstractmethod
+    def work(self, n_query: int, n_key: int, *, causal: bool) -> Work:
+        """Count what `attend` costs one head."""
+
+    def check(self, exact: AttentionMatrix) -> None:
+        """Raise `ArgumentError` if the pattern cannot stand in for these heads, because of their rules or their size."""
+        del exact
+
+    def held(self, n_key: int) -> int:
+        """Return how many keys and values have to be held to go on reading after `n_key` tokens."""
+        return n_key
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Return what makes it again, as plain JSON values, without its kind."""
