@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from attlas.explain.attribution import Attribution
     from attlas.explain.faithfulness.patterns import PatternTests
 
-CHEAP = ("chefer", "grad_sam", "attention_gradient", "gradient_input", "value_norm", "rollout_null", "rollout")
+CHEAP = (
+    "chefer",
+    "suppression",
+    "attention_gradient",
+    "grad_sam",
+    "value_norm",
+    "gradient_input",
+    "rollout_null",
+    "rollout",
+)
 """Methods that together take a few passes of the model, forward and backward."""
 
 PAGE_NAME = "explanation.html"
