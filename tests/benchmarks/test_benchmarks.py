@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
         pytest.param("model", 5, marks=pytest.mark.bundled),
         pytest.param("projections", 4, marks=pytest.mark.bundled),
         pytest.param("heads", 3, marks=pytest.mark.bundled),
-        pytest.param("explain", 9, marks=pytest.mark.bundled),
+        pytest.param("explain", 10, marks=pytest.mark.bundled),
     ],
 )
 def test_benchmarks_run_and_print_a_table(part, rows):
