@@ -48,8 +48,6 @@ class Study:
     standings : Standings
     refused : mapping
         Methods that do not work on this model -> why.
-    seconds : float
-        How long it took.
     """
 
     model: str
@@ -58,7 +56,6 @@ class Study:
     held_out: float | None
     standings: Standings
     refused: dict[str, str]
-    seconds: float
 
     def markdown(self) -> str:
         """Return what the page says of it."""
@@ -72,7 +69,7 @@ class Study:
             drawn += f"The classifier's accuracy on texts that it was not trained on is {self.held_out:.2f}. "
         refused = [f"`{name}` ({reason.split(';')[0]})" for name, reason in self.refused.items()]
         without = f"\n\nNot for this model: {'; '.join(refused)}." if refused else ""
-        made = f"Measured in {self.seconds / 60:.0f} minutes, all cores at work, on {machine()}."
+        made = f"Measured on {machine()}."
         return f"{drawn}{self.standings.verdict()}\n\n{self.standings.table()}{without}\n\n{made}"
 
 
@@ -156,11 +153,11 @@ def study(wanted: Wanted, jobs: int) -> Study:
         # Matrices of short prompts are too small to be shared between cores; prompts are not.
         with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
             shares = list(pool.map(share, [wanted] * jobs, range(jobs), [jobs] * jobs))
-    seconds = time.perf_counter() - begun
-    print(f"{wanted.model}, {wanted.kind}: {wanted.prompts} prompts in {seconds:.0f} s", file=sys.stderr, flush=True)
+    took = time.perf_counter() - begun
+    print(f"{wanted.model}, {wanted.kind}: {wanted.prompts} prompts in {took:.0f} s", file=sys.stderr, flush=True)
     first, rows = shares[0], [shares[i % jobs].rows[i // jobs] for i in range(wanted.prompts)]
     found = standings(rows, wanted.seed)
-    return Study(wanted.model, wanted.kind, first.found, first.held_out, found, first.refused, seconds)
+    return Study(wanted.model, wanted.kind, first.found, first.held_out, found, first.refused)
 
 
 def share(wanted: Wanted, number: int, shares: int) -> Share:

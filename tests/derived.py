@@ -19,6 +19,7 @@ from attlas.matrix import (
     WithIdentity,
 )
 from attlas.matrix.reference import dense_attention
+from rounding import steps
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,18 @@ class Problem:
     def magnitude(self) -> float:
         """The largest number that an entry of the gradient can be: its rounding shows even where terms cancel."""
         return max(1.0, (self.gradient.double().norm(dim=-1).max() * self.value.double().norm(dim=-1).max()).item())
+
+    @property
+    def steps(self) -> float:
+        """By how many steps an entry of the attention rounds, relative to itself."""
+        return steps(self.query, self.key, self.rules)
+
+    def rounding(self, terms: Tensor) -> float:
+        """By how many steps a sum of entries rounds; `terms` are such sums without their entries' and weights' signs.
+
+        What cancels keeps the rounding of its terms; factors of rows and of columns go up to 2.
+        """
+        return 4 * self.magnitude + self.steps * terms.max().item()
 
     def factors(self, length: int, *, negative: bool = False) -> Tensor:
         """Some numbers for rows, columns or heads, between 0 and 2, or −1 and 2."""

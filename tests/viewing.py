@@ -1,6 +1,9 @@
-"""A small model's heads on a small text, for tests of pages and pictures."""
+"""A small model's heads on a small text, for tests of pages and pictures; and how a page is opened in a browser."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -12,6 +15,9 @@ from attlas.projections.table import Column
 from attlas.results import Provenance
 from attlas.view.cards import Cards, PredictionCard, RoleCard
 from attlas.view.projections_page import ProjectionFacts, projections_page
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 LAYERS, HEADS = 3, 4
 
@@ -112,3 +118,18 @@ def projected(word: str = "induction", model: str = "tiny", *, cards: Cards | No
     )
     modules = [f"{word}.{layer}" for layer, _ in ALL_HEADS]
     return projections_page(cards or known(word), facts, Provenance("0", model), error=3e-7, modules=modules)
+
+
+def written(folder: Path, name: str, page: str) -> str:
+    """Write a page; return its address."""
+    path = folder / f"{name}.html"
+    path.write_text(page, encoding="utf-8")
+    return path.as_uri()
+
+
+def opened(page: Page, address: str, state: str = "") -> Page:
+    """Open a page afresh, in the state that its address names, and wait until all of it is drawn."""
+    page.goto("about:blank")
+    page.goto(f"{address}#{state}" if state else address)
+    page.wait_for_selector("html[data-ready]")
+    return page

@@ -50,10 +50,24 @@ def test_the_study_runs_and_prints_a_table() -> None:
         (["--jobs", "0"], "--jobs: wanted at least 1, got 0"),
     ],
 )
-def test_what_would_mislead_is_refused(arguments: list[str], complaint: str) -> None:
-    done = run(*arguments)
+def test_what_would_mislead_is_refused(
+    study: Any,
+    arguments: list[str],
+    complaint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["faithfulness", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        study("faithfulness").main()
+    assert ended.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_a_refusal_is_the_exit_code_of_the_command() -> None:
+    done = run("--tiny", "--write")
     assert done.returncode == 2
-    assert complaint in done.stderr
+    assert "--write: wanted all methods" in done.stderr
 
 
 def test_the_page_has_a_place_for_every_table(study: Any) -> None:

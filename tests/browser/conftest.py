@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -66,3 +66,21 @@ def page(context: BrowserContext) -> Iterator[Page]:
     page.on("pageerror", lambda error: errors.append(str(error)))
     yield page
     assert errors == [], "the page's scripts failed"
+
+
+@pytest.fixture
+def said(page: Page) -> list[str]:
+    """Collect what the page logs, asks for, or pops up; none of it should happen."""
+    said: list[str] = []
+
+    def log(message: ConsoleMessage) -> None:
+        said.append(message.text)
+
+    def dismiss(dialog: Dialog) -> None:
+        said.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("console", log)
+    page.on("dialog", dismiss)
+    page.on("request", lambda request: None if request.url.startswith("file:") else said.append(request.url))
+    return said

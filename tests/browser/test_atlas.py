@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, ConsoleMessage, Dialog, Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 from attlas.view.page import page as page_of
-from viewing import HEADS, LAYERS, measured
+from viewing import HEADS, LAYERS, measured, opened, written
 
 HOSTILE = ["</script><img src=x onerror=alert(1)>", "\u202egnp.exe", "\ud800", " b\n", "<b>bold</b>", "\u2028"] * 7
 SMALL = "document.querySelector('[data-head=\"1.2\"] canvas').toDataURL()"
@@ -16,35 +16,8 @@ SMALL = "document.querySelector('[data-head=\"1.2\"] canvas').toDataURL()"
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("atlas") / "atlas.html"
-    path.write_text(page_of(measured(HOSTILE), title="<i>a text</i>", error=2e-6), encoding="utf-8")
-    return path.as_uri()
-
-
-@pytest.fixture
-def said(page: Page) -> list[str]:
-    """Collect what the page logs, asks for, or pops up; none of it should happen."""
-    said: list[str] = []
-
-    def log(message: ConsoleMessage) -> None:
-        said.append(message.text)
-
-    page.on("console", log)
-    page.on("request", lambda request: None if request.url.startswith("file:") else said.append(request.url))
-
-    def dismiss(dialog: Dialog) -> None:
-        said.append(dialog.message)
-        dialog.dismiss()
-
-    page.on("dialog", dismiss)
-    return said
-
-
-def opened(page: Page, address: str, state: str = "") -> Page:
-    page.goto("about:blank")
-    page.goto(f"{address}#{state}" if state else address)
-    page.wait_for_selector("html[data-ready]")
-    return page
+    text = page_of(measured(HOSTILE), title="<i>a text</i>", error=2e-6)
+    return written(tmp_path_factory.mktemp("atlas"), "atlas", text)
 
 
 def test_it_opens_offline_and_quietly(page: Page, address: str, said: list[str]) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, ConsoleMessage, Dialog, Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 from attlas.explain.targets import Target
 from attlas.view.explanation_page import explanation_page
 from explaining import LAYERS, TOKENS, explained, several
+from viewing import opened, written
 
 HOSTILE = [
     "</script><img src=x onerror=alert(1)>",
@@ -45,41 +46,10 @@ INSIDE = """(() => {
 STRIP = "document.querySelector('#strip canvas').toDataURL()"
 
 
-def written(folder: Path, name: str, page: str) -> str:
-    path = folder / f"{name}.html"
-    path.write_text(page, encoding="utf-8")
-    return path.as_uri()
-
-
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     given = [*several(by=3), explained("rollout", by=3, target=Target(4, 9, name="' Rome'"), seed=9)]
     return written(tmp_path_factory.mktemp("explanation"), "page", explanation_page(given, title="a text"))
-
-
-@pytest.fixture
-def said(page: Page) -> list[str]:
-    """Collect what the page logs, asks for, or pops up; none of it should happen."""
-    said: list[str] = []
-
-    def log(message: ConsoleMessage) -> None:
-        said.append(message.text)
-
-    def dismiss(dialog: Dialog) -> None:
-        said.append(dialog.message)
-        dialog.dismiss()
-
-    page.on("console", log)
-    page.on("dialog", dismiss)
-    page.on("request", lambda request: None if request.url.startswith("file:") else said.append(request.url))
-    return said
-
-
-def opened(page: Page, address: str, state: str = "") -> Page:
-    page.goto("about:blank")
-    page.goto(f"{address}#{state}" if state else address)
-    page.wait_for_selector("html[data-ready]")
-    return page
 
 
 def test_it_opens_offline_and_quietly(page: Page, address: str, said: list[str]) -> None:
@@ -307,10 +277,7 @@ def test_dark_and_light_differ_and_both_can_be_read(context: BrowserContext, add
         opened(page, address, "by=token&method=attention_gradient")
         grounds.append(page.evaluate("getComputedStyle(document.documentElement).backgroundColor"))
         for name in ("f12", "a12"):
-            contrast = page.evaluate(
-                CONTRAST,
-                name,
-            )
+            contrast = page.evaluate(CONTRAST, name)
             assert contrast >= 4.5, f"{scheme} {name}"
     assert grounds[0] != grounds[1]
 

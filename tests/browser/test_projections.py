@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, ConsoleMessage, Dialog, Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 from attlas.view.page import page as atlas_of
-from viewing import ALL_HEADS, EDGES, HEADS, LAYERS, known, measured, projected
+from viewing import ALL_HEADS, EDGES, HEADS, LAYERS, known, measured, opened, projected, written
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\u202e"
 SHOWN = "</script><img src=x onerror=alert(1)>⟨U+202E⟩"
@@ -18,34 +18,7 @@ ORDER = "[...document.querySelectorAll('#heads tbody [data-open]')].map((button)
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("projections") / "projections.html"
-    path.write_text(projected(), encoding="utf-8")
-    return path.as_uri()
-
-
-@pytest.fixture
-def said(page: Page) -> list[str]:
-    """Collect what the page logs, asks for, or pops up; none of it should happen."""
-    said: list[str] = []
-
-    def log(message: ConsoleMessage) -> None:
-        said.append(message.text)
-
-    def dismiss(dialog: Dialog) -> None:
-        said.append(dialog.message)
-        dialog.dismiss()
-
-    page.on("console", log)
-    page.on("dialog", dismiss)
-    page.on("request", lambda request: None if request.url.startswith("file:") else said.append(request.url))
-    return said
-
-
-def opened(page: Page, address: str, state: str = "") -> Page:
-    page.goto("about:blank")
-    page.goto(f"{address}#{state}" if state else address)
-    page.wait_for_selector("html[data-ready]")
-    return page
+    return written(tmp_path_factory.mktemp("projections"), "projections", projected())
 
 
 def test_it_opens_offline_and_quietly(page: Page, address: str, said: list[str]) -> None:
@@ -63,9 +36,8 @@ def test_it_opens_offline_and_quietly(page: Page, address: str, said: list[str])
 
 
 def test_hostile_words_are_text(page: Page, tmp_path: Path, said: list[str]) -> None:
-    path = tmp_path / "hostile.html"
-    path.write_text(projected(HOSTILE, model=HOSTILE), encoding="utf-8")
-    opened(page, path.as_uri(), "head=2.3&sort=word")
+    address = written(tmp_path, "hostile", projected(HOSTILE, model=HOSTILE))
+    opened(page, address, "head=2.3&sort=word")
     expect(page.locator("h1")).to_have_text(SHOWN)
     for place in ("#head-title", "#head-facts", "#numbers", "#did"):
         expect(page.locator(place)).to_contain_text(SHOWN)
@@ -210,10 +182,8 @@ def test_dark_and_light_differ(context: BrowserContext, address: str) -> None:
 
 
 def test_a_page_without_roles_or_compositions_is_whole(page: Page, tmp_path: Path, said: list[str]) -> None:
-    path = tmp_path / "bare.html"
     bare = replace(known(), edges=(), level=None, roles=(), role=(), tracks={}, columns=(), values={}, chance={})
-    path.write_text(projected(cards=bare), encoding="utf-8")
-    opened(page, path.as_uri(), "head=1.1")
+    opened(page, written(tmp_path, "bare", projected(cards=bare)), "head=1.1")
     expect(page.locator("#head-title")).to_have_text("Layer 1 · head 1")
     expect(page.locator("#did")).to_be_hidden()
     assert said == []
@@ -224,9 +194,8 @@ def test_a_page_without_roles_or_compositions_is_whole(page: Page, tmp_path: Pat
 
 @pytest.fixture(scope="module")
 def atlas(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("atlas") / "atlas.html"
-    path.write_text(atlas_of(measured(), title="text", cards=known(HOSTILE)), encoding="utf-8")
-    return path.as_uri()
+    text = atlas_of(measured(), title="text", cards=known(HOSTILE))
+    return written(tmp_path_factory.mktemp("atlas"), "atlas", text)
 
 
 def test_the_atlas_shows_cards(page: Page, atlas: str, said: list[str]) -> None:
@@ -251,9 +220,7 @@ def test_hovering_the_atlas_names_the_role(page: Page, atlas: str) -> None:
 
 
 def test_an_atlas_without_cards_shows_none(page: Page, tmp_path: Path) -> None:
-    path = tmp_path / "atlas.html"
-    path.write_text(atlas_of(measured(), title="text"), encoding="utf-8")
-    opened(page, path.as_uri(), "head=2.3")
+    opened(page, written(tmp_path, "atlas", atlas_of(measured(), title="text")), "head=2.3")
     expect(page.locator("#head-title")).to_have_text("Layer 2 · head 3")
     expect(page.locator("#did")).to_be_hidden()
     expect(page.locator("#learnt")).to_be_hidden()

@@ -42,8 +42,10 @@ RULES = {
     ("rule", "tile"), [*((rule, 16) for rule in RULES), ("everything", 512)], ids=[*RULES, "everything in one tile"]
 )
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_keeps_the_contract(kind, rule, tile, monkeypatch):
+def test_it_keeps_the_contract(kind, rule, tile, monkeypatch, request):
     monkeypatch.setattr(streaming, "TILE", tile)
+    if rule == "everything":
+        request.getfixturevalue("_two_threads")
     problem = Problem(QUERY, KEY, GRADIENT, VALUE, RULES[rule])
     lazy, dense = KINDS[kind].lazy, KINDS[kind].dense
     check_operator(lazy(problem), dense(problem, torch.float64), dense(problem, torch.float32))

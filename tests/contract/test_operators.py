@@ -8,7 +8,7 @@ from attlas.matrix import ALiBi, RelativeBias, streaming
 from attlas.matrix.reference import dense_attention
 from attlas.testing import check_operator
 
-N_QUERY, N_KEY = 37, 45
+N_QUERY, N_KEY = 21, 26
 GENERATOR = torch.Generator().manual_seed(7)
 QUERY = torch.randn(2, 6, N_QUERY, 16, generator=GENERATOR)
 KEY = torch.randn(2, 2, N_KEY, 16, generator=GENERATOR)
@@ -50,9 +50,11 @@ KINDS = {
 }
 
 
-@pytest.fixture(params=[8, 512], ids=["many tiles", "one tile"])
+@pytest.fixture(params=[8, 512], ids=["many tiles on threads", "one tile"])
 def _tile(request, monkeypatch):
     monkeypatch.setattr(streaming, "TILE", request.param)
+    if request.param == 8:
+        request.getfixturevalue("_two_threads")
 
 
 @pytest.mark.usefixtures("_tile")

@@ -16,11 +16,12 @@ BATCH, HEADS, KV_HEADS, DIM, VALUE_DIM, WIDTH = 2, 6, 2, 8, 5, 12
 N_QUERY, N_KEY = 21, 26
 
 
-@pytest.fixture(params=[8, 512], ids=["many tiles", "one tile"])
+@pytest.fixture(params=[8, 512], ids=["many tiles on threads", "one tile"])
 def _tile(request, monkeypatch):
     monkeypatch.setattr(streaming, "TILE", request.param)
     if request.param == 8:
         monkeypatch.setattr(pairs_module, "PLANE", 40)
+        request.getfixturevalue("_two_threads")
 
 
 def layer(dtype=torch.float32, residual=True, factors=True, width=WIDTH, **arguments):

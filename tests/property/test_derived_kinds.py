@@ -108,19 +108,20 @@ def test_questions_of_every_kind(drawn, name):
         Pool(size, "sum"),
         TopK(k),
     )
-    # What cancels keeps the rounding of its terms; factors of rows and of columns go up to 2.
-    magnitude = problem.magnitude * 4
+    whole = exact.abs()
 
-    def check(answer, plainly, exactly, what):
+    def check(answer, plainly, exactly, terms, what):
+        magnitude = problem.rounding(terms)
         assert_as_exact_as(answer, plainly, exactly, magnitude=magnitude, what=f"{name}, {what}")
 
-    check(operator.to_dense(), plain, exact, "to_dense")
-    check(received, plain.sum(2), exact.sum(2), "received")
-    check(weighted, weights @ plain, weights.double() @ exact, "received(weights)")
-    check(product, plain.mT @ x, exact.mT @ x.double(), "A.T @ x")
-    check(largest, dense_pool(plain, size, "max"), dense_pool(exact, size, "max"), "pool max")
-    check(summed, dense_pool(plain, size, "sum"), dense_pool(exact, size, "sum"), "pool sum")
-    check(top[0], plain.topk(k).values, exact.topk(k).values, "topk")
+    check(operator.to_dense(), plain, exact, whole, "to_dense")
+    check(received, plain.sum(2), exact.sum(2), whole.sum(2), "received")
+    check(weighted, weights @ plain, weights.double() @ exact, weights.double().abs() @ whole, "received(weights)")
+    check(product, plain.mT @ x, exact.mT @ x.double(), whole.mT @ x.double().abs(), "A.T @ x")
+    check(largest, dense_pool(plain, size, "max"), dense_pool(exact, size, "max"), whole, "pool max")
+    sums = [dense_pool(dense, size, "sum") for dense in (plain, exact, whole)]
+    check(summed, sums[0], sums[1], sums[2], "pool sum")
+    check(top[0], plain.topk(k).values, exact.topk(k).values, whole, "topk")
 
 
 @RELAXED
@@ -137,10 +138,12 @@ def test_rows_without_weight_change_nothing(drawn, data):
     several = torch.stack([weights, weights.roll(1, 2), torch.zeros_like(weights)], dim=-1)
     full = torch.einsum("bhi,bhij->bhj", weights.double(), dense.double())
     got = operator.received(weights)
-    assert_as_exact_as(got, torch.einsum("bhi,bhij->bhj", weights, dense), full, magnitude=problem.magnitude)
+    terms = torch.einsum("bhi,bhij->bhj", weights.double().abs(), dense.double())
+    magnitude = problem.rounding(terms)
+    assert_as_exact_as(got, torch.einsum("bhi,bhij->bhj", weights, dense), full, magnitude=magnitude)
     together = operator.T @ several
     wanted = dense.double().mT @ several.double()
-    assert_as_exact_as(together, dense.mT @ several, wanted, magnitude=problem.magnitude)
+    assert_as_exact_as(together, dense.mT @ several, wanted, magnitude=magnitude)
 
 
 @RELAXED
@@ -156,14 +159,15 @@ def test_products_that_share_tiles(drawn, targets, positive, by_head):
     received, plainly_received = ask(
         problem.matrix, ReceivedOfProducts(others, weights, positive=positive), Received(weights[0])
     )
-    wanted = []
+    wanted, terms = [], []
     for dtype in (torch.float64, problem.plain_dtype):
         problems_of_targets = [replace(problem, gradient=gradient) for gradient in gradients]
         products = torch.stack([p.attention(dtype) * p.bare_gradient(dtype) for p in problems_of_targets])
         products = products.relu() if positive else products
         spread = weights.to(dtype) if by_head else weights.to(dtype).view(targets, 1, 1, n_query)
         wanted.append((spread.unsqueeze(-2) @ products).squeeze(-2))
-    assert_as_exact_as(received, wanted[1], wanted[0], magnitude=4 * problem.magnitude)
+        terms.append((spread.abs().unsqueeze(-2) @ products.abs()).squeeze(-2))
+    assert_as_exact_as(received, wanted[1], wanted[0], magnitude=problem.rounding(terms[0]))
     torch.testing.assert_close(plainly_received, problem.matrix.received(weights[0]))
 
 
@@ -204,8 +208,10 @@ def test_withheld_keys(drawn, data):
         narrowed = matrix[:, heads]
         matrix, exact, plain = narrowed, exact[:, heads], plain[:, heads]
     less = without_keys(matrix, keys)
-    assert_as_exact_as(less.to_dense(), plain, exact, what="entries")
-    assert_as_exact_as(less.received(), plain.sum(2), exact.sum(2), what="received")
+    received = exact.sum(2)
+    assert_as_exact_as(less.to_dense(), plain, exact, magnitude=problem.steps, what="entries")
+    magnitude = problem.steps * max(1.0, received.max().item())
+    assert_as_exact_as(less.received(), plain.sum(2), received, magnitude=magnitude, what="received")
     assert torch.equal(less.valid_rows, exact.sum(-1) > 0)
     assert not bool(less.to_dense()[..., ~keep].any())
 
@@ -222,18 +228,18 @@ def test_a_chain_is_the_product(drawn, layers, targets):
     chosen = operators[:layers]
     chain = Chain(chosen)
     entries = [operator.to_dense() for operator in chosen]
-    plain, exact = entries[0], entries[0].double()
+    plain, exact, whole = entries[0], entries[0].double(), entries[0].double().abs()
     for above in entries[1:]:
-        plain, exact = above @ plain, above.double() @ exact
+        plain, exact, whole = above @ plain, above.double() @ exact, above.double().abs() @ whole
     n = problem.query.shape[2]
     weights = torch.randn(*problem.query.shape[:2], *targets, n, generator=generator, dtype=plain.dtype)
     row = weights if targets else weights.unsqueeze(-2)
     x = torch.randn(n, 2, generator=generator, dtype=plain.dtype)
 
-    def check(answer, plainly, exactly, what):
-        assert_as_exact_as(answer, plainly, exactly, magnitude=4 * problem.magnitude, what=what)
+    def check(answer, plainly, exactly, terms, what):
+        assert_as_exact_as(answer, plainly, exactly, magnitude=problem.rounding(layers * terms), what=what)
 
-    got = chain.rows(weights)
-    check(got if targets else got.unsqueeze(-2), row @ plain, row.double() @ exact, "rows")
-    check(chain @ x, plain @ x, exact @ x.double(), "chain @ x")
-    check(chain.T @ x, plain.mT @ x, exact.mT @ x.double(), "chain.T @ x")
+    got, sizes = chain.rows(weights), x.double().abs()
+    check(got if targets else got.unsqueeze(-2), row @ plain, row.double() @ exact, row.double().abs() @ whole, "rows")
+    check(chain @ x, plain @ x, exact @ x.double(), whole @ sizes, "chain @ x")
+    check(chain.T @ x, plain.mT @ x, exact.mT @ x.double(), whole.mT @ sizes, "chain.T @ x")

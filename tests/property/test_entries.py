@@ -13,6 +13,7 @@ from attlas.matrix.entries import entries, masses
 from attlas.matrix.even import even_spread
 from attlas.matrix.reference import dense_attention
 from attlas.testing import assert_as_exact_as, no_dense
+from rounding import steps
 
 RELAXED = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -60,11 +61,6 @@ def problems(draw):
     return query.to(dtype), key.to(dtype), rules, generator
 
 
-def largest_score(query, key, rules):
-    """Bound the scores: a score is rounded by as much of this, and its entry by as much of itself."""
-    return float(query.float().norm(dim=-1).max() * key.float().norm(dim=-1).max()) * rules["scale"]
-
-
 def truth(query, key, rules):
     plain = torch.float64 if query.dtype == torch.float64 else torch.float32
     return dense_attention(query, key, **rules), dense_attention(query, key, **rules, dtype=plain)
@@ -84,7 +80,7 @@ def test_entries_are_those_of_the_dense_matrix(problem, pairs, own):
     for b in range(batch):
         r, c = (rows[b], cols[b]) if own else (rows, cols)
         if pairs:
-            magnitude = largest_score(query, key, rules)
+            magnitude = steps(query, key, rules)
             what = f"entries of element {b}"
             assert_as_exact_as(got[b], plain[b][:, r, c], exact[b][:, r, c], magnitude=magnitude, what=what)
 
@@ -105,7 +101,7 @@ def test_masses_are_sums_over_the_dense_matrix(problem, count, sets, kind):
         got,
         torch.einsum("bhrk,rmk->bhmr", plain[:, :, rows], weights.to(plain.dtype)),
         torch.einsum("bhrk,rmk->bhmr", exact[:, :, rows], weights),
-        magnitude=largest_score(query, key, rules),
+        magnitude=steps(query, key, rules),
         what="masses",
     )
 

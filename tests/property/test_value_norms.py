@@ -17,11 +17,12 @@ from attlas.matrix.pairs import OfPairs
 from attlas.matrix.proximity import Proximity
 from attlas.matrix.reference import dense_attention
 from attlas.testing import assert_as_exact_as, no_dense
+from rounding import steps
 
 
 @st.composite
 def layers(draw):
-    """A layer's vectors, its states, and T in float64, dense."""
+    """A layer's vectors and its states; T, dense, in any dtype; and by how many steps each T_ij rounds, in a norm."""
     batch, kv_heads, group = draw(st.integers(1, 2)), draw(st.integers(1, 2)), draw(st.integers(1, 3))
     dim, value_dim, width = draw(st.integers(1, 6)), draw(st.integers(1, 6)), draw(st.integers(1, 9))
     n_query = draw(st.integers(1, 20))
@@ -48,7 +49,18 @@ def layers(draw):
             made[:, rows, rows + n_key - n_query] += own.to(dtype)
         return made if outer is None else made * outer.to(dtype)[:, :, None, None]
 
-    return vectors, make(batch, n_query, width), dense
+    def rounding(order):
+        # An entry of attention rounds relative to itself, and a sum relative to its terms, whatever cancels in them.
+        written = (value.abs().repeat_interleave(group, 1) @ output.abs()).double().norm(order, dim=-1)
+        made = torch.einsum("bhij,bhj->bij", dense_attention(query, key, **options), written)
+        made = made * steps(query, key, options)
+        made = made if inner is None else made * inner.double()[:, :, None]
+        if own is not None:
+            rows = torch.arange(n_query)
+            made[:, rows, rows + n_key - n_query] += own.double().norm(order, dim=-1)
+        return made if outer is None else made * outer.double()[:, :, None]
+
+    return vectors, make(batch, n_query, width), dense, rounding
 
 
 def small_tiles(tile: int, plane: int):
@@ -68,14 +80,23 @@ def nearness(made, state, order):
 @settings(max_examples=60)
 @given(layers(), st.integers(1, 9), st.integers(1, 40), st.sampled_from([0, 1, 2]))
 def test_norms_at_the_edges_of_tiles(layer, tile, plane, order):
-    vectors, state, dense = layer
+    vectors, state, dense, rounding = layer
     dtype = vectors.matrix.dtype
     exact, plain = (
         nearness(dense(d), state, order) if order else dense(d).norm(dim=-1) for d in (torch.float64, dtype)
     )
     matrix: OfPairs = Proximity(vectors, state, 1 if order == 1 else 2) if order else GramNorm(vectors)
-    # Differences of norms round as the norms do, in the formula too.
-    magnitude = max(1.0, state.norm(order, dim=-1).max().item()) if order else 1.0
+    rounded = rounding(order or 2)
+    magnitude = rounded.max().item()
+    if order:
+        # Differences of norms round as the norms do, in the formula too.
+        magnitude += state.norm(order, dim=-1).max().item()
+    if order == 2:
+        # There ‖y − T‖ is the root of a difference of squares, in float64: the smaller it is, the more it rounds.
+        left, step = (state.double().unsqueeze(2) - dense()).norm(dim=-1), torch.finfo(torch.float64).eps
+        largest = state.double().norm(dim=-1).unsqueeze(2) + rounded
+        roots = largest.square() / torch.maximum(left, largest * step**0.5)
+        magnitude += roots.max().item() * step / torch.finfo(dtype).eps
     first, second, third = small_tiles(tile, plane)
     with first, second, third:
         assert_as_exact_as(matrix.to_dense()[:, 0], plain, exact, magnitude=magnitude)
@@ -86,7 +107,7 @@ def test_norms_at_the_edges_of_tiles(layer, tile, plane, order):
 @settings(max_examples=60)
 @given(layers(), st.integers(1, 9), st.integers(0, 20), st.integers(0, 2**31))
 def test_shares_are_passed_on(layer, tile, busy, seed):
-    vectors, _, dense = layer
+    vectors, _, dense, rounding = layer
     matrix = GramNorm(vectors.narrow(slice(0, 1)))
     n_query = vectors.matrix.shape[2]
     generator = torch.Generator().manual_seed(seed)
@@ -102,26 +123,36 @@ def test_shares_are_passed_on(layer, tile, busy, seed):
         ours = passed_shares(matrix, weights)
         again = RowNormalised(matrix).T @ weights.to(matrix.accumulator).mT
     plain, exact = passed(dense(vectors.matrix.dtype)), passed(dense())
-    assert_as_exact_as(ours, plain, exact)
-    assert_as_exact_as(again[0, 0].mT, plain, exact)
+    # A share is off by what its norm is off, and by what the sum that divides it is.
+    norms, rounded = dense()[0].norm(dim=-1), rounding(2)[0]
+    sums = norms.sum(-1, keepdim=True)
+    off = torch.where(sums > 0, (rounded + norms / sums * rounded.sum(-1, keepdim=True)) / sums, 0)
+    magnitude = (weights @ off).max().item()
+    assert_as_exact_as(ours, plain, exact, magnitude=magnitude)
+    assert_as_exact_as(again[0, 0].mT, plain, exact, magnitude=magnitude)
 
 
 @settings(max_examples=40)
 @given(layers())
 def test_mixing_ratio(layer):
-    vectors, _, dense = layer
+    vectors, _, dense, rounding = layer
     offset = vectors.matrix.offset
 
-    def ratio(made):
+    def lengths(made):
         rows = torch.arange(made.shape[1])
         own = made[:, rows, rows + offset]
-        mixed, own = (made.sum(2) - own).norm(dim=-1), own.norm(dim=-1)
+        return (made.sum(2) - own).norm(dim=-1), own.norm(dim=-1)
+
+    def ratio(made):
+        mixed, own = lengths(made)
         return torch.where(mixed + own > 0, mixed / (mixed + own), 0)
 
     exact = dense()
     # What others give is a difference of sums that may be much larger than it.
-    small = (exact.norm(dim=-1).sum(-1) / exact.sum(2).norm(dim=-1).clamp(min=1e-12)).max().item()
-    assert_as_exact_as(mixing_ratio(vectors), ratio(dense(vectors.matrix.dtype)), ratio(exact), magnitude=small)
+    mixed, own = lengths(exact)
+    both = mixed + own
+    magnitude = torch.where(both > 0, rounding(2).sum(-1) / both, 0).max().item()
+    assert_as_exact_as(mixing_ratio(vectors), ratio(dense(vectors.matrix.dtype)), ratio(exact), magnitude=magnitude)
 
 
 @pytest.mark.parametrize("order", [0, 1, 2])

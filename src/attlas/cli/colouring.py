@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from attlas.explain.pieces import pieces, readable
 from attlas.explain.shading import ends, shade
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 _STEPS = (0.15, 0.35, 0.6, 0.85)
 _FOR = ("#c7b3a5", "#daad8b", "#eca56f", "#ff9b45")
 _AGAINST = ("#a9b9ca", "#96bbe3", "#80bdfb", "#62bdff")
-_BRACKETS = {1: ("", ""), 2: ("[", "]"), 3: ("[", "]"), 4: ("[[", "]]")}
-_BRACES = {1: ("", ""), 2: ("{", "}"), 3: ("{", "}"), 4: ("{{", "}}")}
 
 WHOLE = 40
 """A text of at most so many lines on the screen is shown whole."""
@@ -57,12 +55,12 @@ def legend(attribution: Attribution, colours: bool) -> Text:
     _, end = ends(attribution)
     line = Text()
     if colours:
-        line.append_text(_swatches("relevant" if not attribution.signed else "speaks for", _FOR))
+        line.append_text(_swatches("speaks for" if attribution.signed else "relevant", _FOR))
         if attribution.signed:
             line.append("  ")
             line.append_text(_swatches("speaks against", _AGAINST))
     else:
-        line.append("[relevant] [[most relevant]]" if not attribution.signed else "[for] [[most for]]")
+        line.append("[for] [[most for]]" if attribution.signed else "[relevant] [[most relevant]]")
         if attribution.signed:
             line.append(" {against} {{most against}}")
     line.append(f"  full from {end:.3g}", style="dim")
@@ -112,20 +110,19 @@ def _passages(lines: Sequence[list[Fragment]], wanted: set[int], width: int, col
 
 def _cut(line: Sequence[Fragment], wanted: set[int]) -> list[Fragment]:
     """Return a long line's fragments around the wanted spans, with … where others are left out."""
-    ends: list[tuple[int, int]] = []
+    around: list[tuple[int, int]] = []
     at = 0
     for fragment in line:
         if fragment.span in wanted:
-            ends.append((at - _AROUND, at + len(fragment.text) + _AROUND))
+            around.append((at - _AROUND, at + len(fragment.text) + _AROUND))
         at += len(fragment.text)
+    stretches = list(_united(around))
     kept: list[Fragment] = []
     at, gap = 0, False
     for fragment in line:
         begin, at = at, at + len(fragment.text)
         parts = [
-            fragment.text[max(low - begin, 0) : high - begin]
-            for low, high in _united(ends)
-            if low < at and high > begin
+            fragment.text[max(low - begin, 0) : high - begin] for low, high in stretches if low < at and high > begin
         ]
         if not parts and not gap:
             kept.append(Fragment(" … ", 0, -1))
@@ -134,10 +131,10 @@ def _cut(line: Sequence[Fragment], wanted: set[int]) -> list[Fragment]:
     return kept
 
 
-def _united(ends: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Yield ascending stretches, those that meet as one."""
-    low, high = ends[0]
-    for start, stop in ends[1:]:
+def _united(stretches: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield ascending stretches, at least one, those that meet as one."""
+    low, high = stretches[0]
+    for start, stop in stretches[1:]:
         if start <= high:
             high = max(high, stop)
         else:
@@ -197,8 +194,9 @@ def _append(shown: Text, text: str, level: int, colours: bool) -> None:
     if colours:
         shown.append(body, style=_style(level))
     else:
-        opening, closing = (_BRACKETS if level > 0 else _BRACES)[abs(level)]
-        shown.append(f"{opening}{body}{closing}")
+        opening, closing = "[]" if level > 0 else "{}"
+        count = abs(level) // 2  # none for the faintest, two for the strongest
+        shown.append(f"{opening * count}{body}{closing * count}")
     shown.append(behind)
 
 
@@ -207,7 +205,8 @@ def _style(level: int) -> str:
     return f"{'bold ' if abs(level) == len(_STEPS) else ''}#000000 on {colour}"
 
 
-def _swatches(word: str, colours: Sequence[str]) -> Any:
+def _swatches(word: str, colours: Sequence[str]) -> Text:
+    """Return a word on its shades, the faintest first."""
     from rich.text import Text
 
     width = -(-(len(word) + 2) // len(colours))

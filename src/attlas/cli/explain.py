@@ -14,7 +14,7 @@ import typer
 from attlas._tables import parquet_of
 from attlas._writing import write_together
 from attlas.cli.common import JsonFlag, console, print_json, reporting
-from attlas.cli.reading import FileArgument, ModelOption, check_file, check_folder, loaded_model
+from attlas.cli.reading import FileArgument, ModelOption, check_file, check_folder, loaded_model, page_file
 from attlas.errors import ArgumentError, UnsupportedModelError, complaint
 from attlas.models.document import read_text
 
@@ -23,20 +23,30 @@ if TYPE_CHECKING:
     from attlas.explain.attribution import Attribution
     from attlas.explain.faithfulness.patterns import PatternTests
 
-CHEAP: tuple[str, ...] = (
-    *("chefer", "grad_sam", "attention_gradient", "gradient_input"),
-    *("value_norm", "rollout_null", "rollout"),
+CHEAP = (
+    "chefer",
+    "suppression",
+    "attention_gradient",
+    "grad_sam",
+    "value_norm",
+    "gradient_input",
+    "rollout_null",
+    "rollout",
 )
 """Methods that together take a few passes of the model, forward and backward."""
 
 PAGE_NAME = "explanation.html"
 PIPE = 160
+"""How wide lines are at least where there is no screen: nothing is cut off for what is not there."""
+
 MOST, FEWEST = 320, 32
 TOKENS = 2**16
 """Without --budget, faithfulness may take so many passes that they read `TOKENS` together, `FEWEST` to `MOST`: the
 fewest give a rank correlation with an interval, the most a verdict on curves. Methods share nearly all of them."""
 
 _OPTIONAL = {"integrated_gradients": "captum"}
+"""Methods that need a package of their own, and which: where it is missing, `all` does without them."""
+
 _OTHERWISE = {"globenc": "globenc:pre-norm"}
 """What `all` takes where a method's own first rules do not fit the model."""
 
@@ -62,39 +72,68 @@ def tell_explanation(
         typer.Option(
             "--target",
             "-t",
-            help=f"What is explained: {_FORMS}. By default -1, the model's own next token. Can be repeated.",
+            help="What is explained: -1, the model's own next token after the last one (the default); "
+            '"-1: Paris", this token there; "-1: Paris/ Rome", the one rather than the other; next@120, the token '
+            "that really follows position 120; label:1, a class. Can be repeated.",
             metavar="TARGET",
         ),
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option("--method", help="Methods, with commas between them, or all; see --list.", metavar="LIST"),
+        typer.Option(
+            "--method",
+            help=f"Methods of --list, with commas between them, or all; by default {', '.join(CHEAP)}.",
+            metavar="LIST",
+        ),
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option("--preset", help="By whose rules, where there are several; see --list.", metavar="NAME"),
+        typer.Option(
+            "--preset",
+            help="By whose rules, where a paper and its released code differ; METHOD:PRESET is for that method alone.",
+            metavar="NAME",
+        ),
     ] = None,
     by: Annotated[
         str,
-        typer.Option("--by", help="Parts to score: token, word, sentence, line or turn.", metavar="UNIT"),
+        typer.Option(
+            "--by", help="What is scored and taken away: each token, word, sentence, line or turn.", metavar="UNIT"
+        ),
     ] = "word",
     budget: Annotated[
         int | None,
         typer.Option(
             "--budget",
-            help=f"Forward passes for faithfulness, 0 for none; {MOST}, fewer for a long text, at least {FEWEST}.",
+            help="Forward passes that measuring the faithfulness of a method may take, 0 to leave it out; "
+            f"by default {MOST}, of a long text fewer, but at least {FEWEST}.",
             min=0,
         ),
     ] = None,
     removal: Annotated[
-        str, typer.Option("--removal", help="How parts are taken away: delete, mask, mean or knockout.", metavar="HOW")
+        str,
+        typer.Option(
+            "--removal",
+            help="How parts are taken away: delete drops their tokens, mask puts a mask token in their place, "
+            "mean the mean embedding, knockout hides them from attention.",
+            metavar="HOW",
+        ),
     ] = "delete",
     patterns: Annotated[
         bool,
-        typer.Option("--patterns", help="Also test for every head whether it matters where it looks."),
+        typer.Option(
+            "--patterns",
+            help="Also test for every head whether it matters where it looks: shuffle its attention, and make it even.",
+        ),
     ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Of everything that is drawn at random.")] = 0,
-    top: Annotated[int, typer.Option("--top", help="How many of the most relevant parts are listed.", min=1)] = 8,
+    top: Annotated[
+        int,
+        typer.Option(
+            "--top",
+            help="How many of the most relevant parts are listed, and shown in their surroundings if the text is long.",
+            min=1,
+        ),
+    ] = 8,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Write every token's scores to this Parquet file.", metavar="FILE"),
@@ -102,12 +141,17 @@ def tell_explanation(
     page: Annotated[
         Path | None,
         typer.Option(
-            "--page", help=f"Write a page for a browser: a file, or {PAGE_NAME} in a folder.", metavar="PLACE"
+            "--page",
+            help=f"Write a page for a browser: {PAGE_NAME} in this folder, or the .html file of this name.",
+            metavar="PLACE",
         ),
     ] = None,
     as_json: JsonFlag = False,
     list_methods: Annotated[
-        bool, typer.Option("--list", callback=_show_methods, is_eager=True, help="List the methods and exit.")
+        bool,
+        typer.Option(
+            "--list", callback=_show_methods, is_eager=True, help="List the methods and their presets, and exit."
+        ),
     ] = False,
 ) -> None:
     """Tell which parts of a document made a model say something, and how far each method's answer can be trusted.
@@ -122,8 +166,10 @@ def tell_explanation(
     attlas explain question.txt --model smollm2-135m --target "-1: Paris/ Rome" --method chefer,rollout_null
 
     attlas explain code.py --model smollm2-135m --target next@120 --by line --page explanation.html --out scores.parquet
+
+    attlas explain --list
     """
-    place = _page_file(page)
+    place = page_file(page, PAGE_NAME)
     check_file("--out", out, "scores.parquet")
     if place is not None:
         check_folder(place.parent)
@@ -142,24 +188,9 @@ def tell_explanation(
         tests = _tested(lm, text, targets, seed, progress) if patterns else []
         _write(found, out, place, "standard input" if file == "-" else Path(file).name)
     if as_json:
-        from attlas.cli.explained import as_plain
-
-        plain = as_plain(found, top)
-        for told, one in zip(plain["targets"], tests, strict=False):
-            told["patterns"] = {"summary": one.summary, "rows": one.rows()}
-        print_json(plain)
-        return
-    from attlas.cli.explained import print_explanations
-
-    screen = console()
-    if not screen.is_terminal:
-        screen.width = max(screen.width, PIPE)  # nothing is cut off for a screen that there is not
-    print_explanations(screen, found, top)
-    for one in tests:
-        screen.print(f"\n{one.summary}", soft_wrap=True)
-    for path in (place, out):
-        if path is not None:
-            screen.print(f"written: {path}", soft_wrap=True)
+        _print_json(found, tests, top)
+    else:
+        _print(found, tests, top, [path for path in (place, out) if path is not None])
 
 
 def parsed(text: str) -> Any:
@@ -232,14 +263,6 @@ def _check_choices(by: str, removal: str) -> None:
     for option, value, known in (("--by", by, units), ("--removal", removal, get_args(Removal))):
         if value not in known:
             raise ArgumentError(complaint(option, wanted=f"one of {', '.join(known)}", got=repr(value)))
-
-
-def _page_file(place: Path | None) -> Path | None:
-    """Return the page's file: the .html file that was named, or the one of the usual name in the folder that was."""
-    if place is None:
-        return None
-    named = place.suffix.lower() in (".html", ".htm") and not place.is_dir()
-    return place if named else place / PAGE_NAME
 
 
 def _usable(lm: LanguageModel, text: str, names: Sequence[str]) -> list[str]:
@@ -327,6 +350,28 @@ def _write(found: Sequence[Attribution], out: Path | None, place: Path | None, t
         files[place] = explanation_page(found, title=title).encode("utf-8")
     if files:
         write_together(files)
+
+
+def _print(found: Sequence[Attribution], tests: Sequence[PatternTests], top: int, written: Sequence[Path]) -> None:
+    from attlas.cli.explained import print_explanations
+
+    screen = console()
+    if not screen.is_terminal:
+        screen.width = max(screen.width, PIPE)
+    print_explanations(screen, found, top)
+    for one in tests:
+        screen.print(f"\n{one.summary}", soft_wrap=True)
+    for path in written:
+        screen.print(f"written: {path}", soft_wrap=True)
+
+
+def _print_json(found: Sequence[Attribution], tests: Sequence[PatternTests], top: int) -> None:
+    from attlas.cli.explained import as_plain
+
+    plain = as_plain(found, top)
+    for target, one in zip(plain["targets"], tests, strict=False):
+        target["patterns"] = {"summary": one.summary, "rows": one.rows()}
+    print_json(plain)
 
 
 def _told(one: Attribution) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +54,14 @@ def print_explanations(out: Console, found: Sequence[Attribution], top: int) -> 
     first = found[0]
     name = first.provenance.model
     out.print(f"{name}: {len(first.tokens):,} tokens in {len(first.spans):,} parts", soft_wrap=True)
-    for _, group in groupby(found, lambda one: one.target):
-        _print_target(out, list(group), top)
+    for same in _by_target(found):
+        _print_target(out, same, top)
+
+
+def _by_target(found: Sequence[Attribution]) -> Iterator[list[Attribution]]:
+    """Yield the explanations of each target, which follow one another."""
+    for _, same in groupby(found, lambda one: one.target):
+        yield list(same)
 
 
 def _print_target(out: Console, found: list[Attribution], top: int) -> None:
@@ -65,32 +71,31 @@ def _print_target(out: Console, found: list[Attribution], top: int) -> None:
 
     first = found[0]
     out.print()
-    out.print(Text.assemble(("Why ", "dim"), (shown(first.target), "bold"), ("? ", "dim"), told(first)), soft_wrap=True)
-    ordered = sorted(found, key=strength, reverse=True)
-    _print_trust(out, ordered)
+    why = (("Why ", "dim"), (_name(first.target), "bold"), ("? ", "dim"), _answer(first))
+    out.print(Text.assemble(*why), soft_wrap=True)
+    _print_trust(out, sorted(found, key=strength, reverse=True))
     for line in cautions(found):
         out.print(Text(f"! {line}", style="bold yellow"), soft_wrap=True)
     best = most_faithful(found)
     if best.faithfulness is not None and best.faithfulness.summary:
-        out.print(Text.assemble((f"{best.name}: ", "dim"), (best.faithfulness.summary, "dim")), soft_wrap=True)
+        out.print(Text(f"{best.name}: {best.faithfulness.summary}", style="dim"), soft_wrap=True)
     colours = out.is_terminal and not out.no_color
     out.print()
-    out.print(
-        Text.assemble(("The text", "bold"), (f"  by {best.name}  ", "dim"), legend(best, colours)), soft_wrap=True
-    )
+    heading = Text.assemble(("The text", "bold"), (f"  by {best.name}  ", "dim"), legend(best, colours))
+    out.print(heading, soft_wrap=True)
     out.print(coloured(best, out.width, colours=colours, top=top), soft_wrap=True)
     _print_top(out, best, top)
 
 
-def shown(target: Target) -> str:
+def _name(target: Target) -> str:
     """Return a target's name, fit for a terminal."""
     from attlas.explain.pieces import readable
 
     return readable(target.name.replace("\n", "⏎")) or "this answer"
 
 
-def told(one: Attribution) -> str:
-    """Return a target's value in words, and where it is answered."""
+def _answer(one: Attribution) -> str:
+    """Return a target's value in words, and where the model answers."""
     from attlas.explain.answering import place
 
     target = one.target
@@ -109,17 +114,17 @@ def _print_trust(out: Console, found: Sequence[Attribution]) -> None:
         out.print(Text("Faithfulness was not measured: nothing here says which method is right.", style="dim"))
         return
     main = measured[0]
-    name = main.name.replace("_", " ")
+    name = _spaced(main.name)
     meaning = f"by how much {name} ({main.unit}) lies above the mean of chance, and how often chance does as well"
-    baselines = list(dict.fromkeys(name for one in measured for name in one.baselines))
-    tables = (_trust_table(found, name, left) for left in (baselines, [], None))
+    baselines = dict.fromkeys(order for one in measured for order in one.baselines)
+    tables = [_trust_table(found, beside) for beside in ([main.name, *baselines], [main.name], [])]
     unbounded = out.options.update(max_width=1000)
-    fits = next((table for table in tables if out.measure(table, options=unbounded).maximum <= out.width), None)
-    print_table(out, "How far each method holds", meaning, fits or _trust_table(found, name, None))
+    fitting = (table for table in tables if out.measure(table, options=unbounded).maximum <= out.width)
+    print_table(out, "How far each method holds", meaning, next(fitting, tables[-1]))
 
 
-def _trust_table(found: Sequence[Attribution], name: str, baselines: Sequence[str] | None) -> Any:
-    """Return a table with columns for the measure of this name and some baselines; for None, without the measure."""
+def _trust_table(found: Sequence[Attribution], beside: Sequence[str]) -> Any:
+    """Return a table of verdicts, with columns for the main measure and some of its baselines, or for neither."""
     from rich.text import Text
 
     table = plain_table()
@@ -128,25 +133,30 @@ def _trust_table(found: Sequence[Attribution], name: str, baselines: Sequence[st
     table.add_column("by", justify="right", no_wrap=True)
     table.add_column("95 % interval", no_wrap=True, style="dim")
     table.add_column("chance", justify="right", no_wrap=True, style="dim")
-    for i, beside in enumerate([] if baselines is None else [name, *baselines]):
-        table.add_column(beside.replace("_", " "), justify="right", no_wrap=True, style="dim" if i else "")
+    for i, name in enumerate(beside):
+        table.add_column(_spaced(name), justify="right", no_wrap=True, style="dim" if i else "")
     for one in found:
         if one.faithfulness is None:
             table.add_row(one.name, Text("not measured", style="dim"))
             continue
         verdict, main = one.faithfulness.verdict, one.faithfulness.measures[0]
-        values = [] if baselines is None else [main.value, *(main.baselines.get(other) for other in baselines)]
-        table.add_row(one.name, Text(verdict, style=_VERDICTS[verdict]), *_numbers(main), *map(_plain, values))
+        values = [main.baselines.get(name) if i else main.value for i, name in enumerate(beside)]
+        table.add_row(one.name, Text(verdict, style=_VERDICTS[verdict]), *_gain(main), *map(_decimals, values))
     return table
 
 
-def _numbers(measured: Measured) -> tuple[str, str, str]:
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _gain(measured: Measured) -> tuple[str, str, str]:
+    """Return by how much a method is better than chance, the interval of that, and how often chance does as well."""
     interval = f"{measured.low:+.2f} to {measured.high:+.2f}" if math.isfinite(measured.low) else "–"
     chance = f"{100 * measured.p:.2g} %" if math.isfinite(measured.p) else "–"
     return f"{measured.advantage:+.2f}", interval, chance
 
 
-def _plain(value: float | None) -> str:
+def _decimals(value: float | None) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.2f}"
 
 
@@ -190,10 +200,8 @@ def in_line(text: str) -> str:
     """Return a part of a text in one line."""
     from attlas.explain.pieces import readable
 
-    short = text.strip() or text
-    return readable(short.replace("\r\n", "\n").replace("\n", "⏎").replace("\t", "⇥")).replace(
-        " ", "·" if short.isspace() else " "
-    )
+    short = readable(text.strip() or text).replace("\n", "⏎").replace("\t", "⇥")
+    return short if text.strip() else short.replace(" ", "·")
 
 
 def as_plain(found: Sequence[Attribution], top: int) -> dict[str, Any]:
@@ -202,8 +210,7 @@ def as_plain(found: Sequence[Attribution], top: int) -> dict[str, Any]:
 
     first = found[0]
     targets = []
-    for _, group in groupby(found, lambda one: one.target):
-        same = list(group)
+    for same in _by_target(found):
         target = same[0].target
         targets.append(
             {
@@ -238,15 +245,6 @@ def _method(one: Attribution, top: int) -> dict[str, Any]:
         "top": [
             {"text": span.text, "start": span.start, "stop": span.stop, "score": score} for span, score in one.top(top)
         ],
-        "settings": plain(one.settings),
-        "notes": plain(one.notes),
+        "settings": dict(one.settings),
+        "notes": dict(one.notes),
     }
-
-
-def plain(value: Any) -> Any:
-    """Return settings as types that JSON can hold."""
-    if isinstance(value, dict) or hasattr(value, "items"):
-        return {str(name): plain(part) for name, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(part) for part in value]
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

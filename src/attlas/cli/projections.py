@@ -12,7 +12,7 @@ from attlas._writing import write_together
 from attlas.cli.circuits import circuit_as_json, print_circuit
 from attlas.cli.common import JsonFlag, console, print_json, reporting
 from attlas.cli.projection_tables import print_projections, strongest
-from attlas.cli.reading import check_file, check_folder, loaded_model
+from attlas.cli.reading import check_file, check_folder, loaded_model, page_file
 from attlas.errors import ArgumentError, complaint
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def tell_projections(
 
     attlas projections smollm2-135m --token " cat" --layer 18 --head 6
     """
-    place = page_file(page)
+    place = page_file(page, PAGE_NAME)
     check_file("--out", out, "projections.parquet")
     if place is not None:
         check_folder(place.parent)
@@ -124,14 +124,6 @@ def tell_projections(
         _tell_errors(model, as_json)
     else:
         _tell_table(model, text, top, roles, out, place, as_json)
-
-
-def page_file(place: Path | None) -> Path | None:
-    """Return the page's file: the .html file that was named, or the one of the usual name in the folder that was."""
-    if place is None:
-        return None
-    named = place.suffix.lower() in (".html", ".htm") and not place.is_dir()
-    return place if named else place / PAGE_NAME
 
 
 def _refuse_together(alone: dict[str, bool], others: dict[str, bool]) -> None:

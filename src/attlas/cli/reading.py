@@ -153,6 +153,14 @@ def check_file(option: str, path: Path | None, example: str) -> None:
     check_folder(path.parent)
 
 
+def page_file(place: Path | None, usual: str) -> Path | None:
+    """Return a page's file: the .html file that was named, or the one of the usual name in the folder that was."""
+    if place is None:
+        return None
+    named = place.suffix.lower() in (".html", ".htm") and not place.is_dir()
+    return place if named else place / usual
+
+
 def checked(cap: Capture) -> float:
     """Return the worst relative error against the model's own output, on some rows of every layer and head.
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from attlas.matrix import AttentionOperator, Question, Tile, TopK, ask
-from attlas.matrix.columns import sum_over_blocks
-from attlas.matrix.rows import RowPart
-from attlas.matrix.streaming import Block, merge_rows
+from attlas.matrix.columns import RowsThatCount, sum_over_blocks
+from attlas.matrix.rows import RowPart, RowQuestion
+from attlas.matrix.streaming import Block
 
 FEW_ROWS = 16
 """Up to so many rows with weight are taken as they are; more of them are streamed."""
@@ -86,11 +86,11 @@ class Passed(Question[tuple[Tensor, Tensor], Tensor]):
 
     def __init__(self, weights: Tensor) -> None:
         self.weights = weights
-        self._wanted = _Wanted((weights != 0).any(0).any(0))
+        self._counting = RowsThatCount(weights.unsqueeze(-1))
 
     def wants(self, operator: AttentionOperator, rows: slice, cols: slice) -> bool:
         del operator, cols
-        return self._wanted.any_of(rows)
+        return self._counting.any_of(rows)
 
     def start(self, operator: AttentionOperator, block: Block) -> tuple[Tensor, Tensor]:
         _, heads, _, n_key = operator.shape
@@ -108,7 +108,7 @@ class Passed(Question[tuple[Tensor, Tensor], Tensor]):
         return sum_over_blocks(operator, blocks, [total.unsqueeze(0) for total, _ in states])[0].transpose(0, 1)
 
 
-class RowSums(Question[RowPart, Tensor]):
+class RowSums(RowQuestion):
     """The sums of some rows; (1, head, n_query), with whatever the same tiles hold of the others.
 
     Parameters
@@ -118,21 +118,15 @@ class RowSums(Question[RowPart, Tensor]):
     """
 
     def __init__(self, wanted: Tensor) -> None:
-        self._wanted = _Wanted(wanted)
+        self._counting = RowsThatCount(wanted.view(1, 1, -1, 1))
 
     def wants(self, operator: AttentionOperator, rows: slice, cols: slice) -> bool:
         del operator, cols
-        return self._wanted.any_of(rows)
-
-    def start(self, operator: AttentionOperator, block: Block) -> RowPart:
-        return RowPart.empty(operator, block)
+        return self._counting.any_of(rows)
 
     def add(self, state: RowPart, rows: slice, cols: slice, tile: Tile) -> None:
         del cols
         state.of(rows).add_(tile.values.sum(-1))
-
-    def gather(self, operator: AttentionOperator, blocks: Sequence[Block], states: Sequence[RowPart]) -> Tensor:
-        return merge_rows(operator, blocks, [state.values for state in states])
 
 
 class PassedUpTo(Passed):
@@ -172,19 +166,8 @@ class LimitedTopK(TopK):
 
     def __init__(self, k: int, wanted: Tensor) -> None:
         super().__init__(k)
-        self._wanted = _Wanted(wanted)
+        self._counting = RowsThatCount(wanted.view(1, 1, -1, 1))
 
     def wants(self, operator: AttentionOperator, rows: slice, cols: slice) -> bool:
         del operator, cols
-        return self._wanted.any_of(rows)
-
-
-class _Wanted:
-    """Which rows matter, so that spans of them can be asked about without a search."""
-
-    def __init__(self, rows: Tensor) -> None:
-        self._before = [0, *rows.cpu().cumsum(0).tolist()]
-
-    def any_of(self, rows: slice) -> bool:
-        """Tell whether any of these rows matters."""
-        return self._before[rows.stop] > self._before[rows.start]
+        return self._counting.any_of(rows)

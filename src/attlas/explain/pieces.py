@@ -6,12 +6,12 @@ token covers, such as the spaces between the words of some tokenizers, is a piec
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from attlas._invisible import shown
+
 _KEPT = {"\n", "\t", "\u200c", "\u200d"}  # the last two join letters, and the parts of an emoji
-_NUMBERED = {"Cc", "Cf", "Cn", "Co", "Zl", "Zp"}
 _REACH = 64
 """How many characters a tokenizer is taken to drop at most between two tokens."""
 
@@ -99,9 +99,4 @@ def readable(text: str) -> str:
 def _shown(character: str) -> str:
     if character in _KEPT:
         return character
-    if character == "\r":
-        return "␍"
-    category = unicodedata.category(character)
-    if category == "Cs":
-        return "\ufffd"
-    return f"⟨U+{ord(character):04X}⟩" if category in _NUMBERED else character
+    return "␍" if character == "\r" else shown(character)

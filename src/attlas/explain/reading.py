@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -104,10 +104,6 @@ class Reading:
         """Return which row of the model's logits is the target's."""
         position = target.position or 0
         return position if self.kept is None or target.class_index is not None else self.kept.index(position)
-
-    def as_dict(self) -> Mapping[str, Any]:
-        """Return what is explained as plain types."""
-        return {"tokens": self.n, "targets": [target.name for target in self.targets]}
 
 
 def reading_of(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from attlas.explain.passing import FEW_ROWS
 from attlas.matrix import AttentionOperator, Question, Tile, ask
+from attlas.matrix.columns import RowsThatCount
 from attlas.matrix.streaming import Block
 
 
@@ -89,11 +90,11 @@ class PassedShares(Question[Strip, Tensor]):
 
     def __init__(self, weights: Tensor) -> None:
         self.weights = weights
-        self._before = [0, *(weights != 0).any(0).cpu().cumsum(0).tolist()]
+        self._counting = RowsThatCount(weights[:, None, :, None])
 
     def wants(self, operator: AttentionOperator, rows: slice, cols: slice) -> bool:
         del operator, cols
-        return self._before[rows.stop] > self._before[rows.start]
+        return self._counting.any_of(rows)
 
     def start(self, operator: AttentionOperator, block: Block) -> Strip:
         del block

@@ -62,10 +62,6 @@ class HeadMean(Derived):
     def signed(self) -> bool:
         return self.of.signed or self._turns
 
-    @property
-    def heads_read(self) -> int:
-        return self.of.heads_read
-
     def narrow(self, batch: Indices, head: Indices) -> HeadMean:
         every = slice(0, self.of.shape[1])
         new = HeadMean(self.of.narrow(batch, every), take_heads(self.weights, batch, every))

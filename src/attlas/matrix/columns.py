@@ -45,6 +45,11 @@ class RowsThatCount:
         first, last = bisect_left(self._at, strip.start), bisect_left(self._at, strip.stop)
         return slice(self._at[first], self._at[last - 1] + 1) if first < last else slice(strip.start, strip.start)
 
+    def any_of(self, strip: slice) -> bool:
+        """Tell whether any row of a strip has a weight."""
+        rows = self.within(strip)
+        return rows.start < rows.stop
+
 
 @dataclass
 class ReceivedPart:

@@ -17,7 +17,7 @@ from attlas.matrix.visibility import Indices
 
 
 class Derived(AttentionOperator):
-    """A matrix of the same shape as the one that it is made of.
+    """A matrix made of another one, and of the same shape, dtype and device unless the kind says otherwise.
 
     Parameters
     ----------

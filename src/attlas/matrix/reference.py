@@ -84,14 +84,11 @@ def dense_mass(weights: Tensor, window: int | None, sinks: int) -> Tensor:
 
 
 def dense_pool(weights: Tensor, size: tuple[int, int], reduce: str) -> Tensor:
-    """Return the matrix shrunk to `size`, bin by bin."""
+    """Return the matrix shrunk to `size`, bin by bin: rows first, then columns."""
+    shrink = {"mean": torch.mean, "sum": torch.sum, "max": torch.amax}[reduce]
     rows, cols = (_edges(n, s) for n, s in zip(weights.shape[2:], size, strict=True))
-    pooled = weights.new_zeros((*weights.shape[:2], len(rows), len(cols)))
-    for i, (top, bottom) in enumerate(rows):
-        for j, (left, right) in enumerate(cols):
-            cell = weights[:, :, top:bottom, left:right].flatten(2)
-            pooled[:, :, i, j] = {"mean": cell.mean, "sum": cell.sum, "max": cell.amax}[reduce](-1)
-    return pooled
+    shrunk = torch.stack([shrink(weights[:, :, top:bottom], 2) for top, bottom in rows], 2)
+    return torch.stack([shrink(shrunk[..., left:right], 3) for left, right in cols], 3)
 
 
 def _edges(length: int, count: int) -> list[tuple[int, int]]:

@@ -79,11 +79,6 @@ class ReceivedOfProducts(Question[list[Share], Tensor]):
         for other in self.others:
             other.prepare()
 
-    def columns(self, operator: AttentionOperator, rows: slice, span: slice) -> slice:
-        del operator, rows
-        # A product is zero wherever the matrix that is asked is zero.
-        return span
-
     def start(self, operator: AttentionOperator, block: Block) -> list[Share]:
         batch, head, _, n_key = operator.shape
         shares = []

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-
+from attlas.matrix.derived import Derived
 from attlas.matrix.operator import AttentionOperator, Reader, Tile
 from attlas.matrix.visibility import Indices
 
 
-class Transposed(AttentionOperator):
+class Transposed(Derived):
     """``A.T``: rows are keys, columns are queries."""
-
-    def __init__(self, of: AttentionOperator) -> None:
-        self.of = of
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -20,25 +16,9 @@ class Transposed(AttentionOperator):
         return batch, head, n_key, n_query
 
     @property
-    def dtype(self) -> torch.dtype:
-        return self.of.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.of.device
-
-    @property
-    def signed(self) -> bool:
-        return self.of.signed
-
-    @property
     def T(self) -> AttentionOperator:  # noqa: N802 - the name that NumPy and PyTorch users expect
         """What was transposed."""
         return self.of
-
-    @property
-    def heads_read(self) -> int:
-        return self.of.heads_read
 
     def narrow(self, batch: Indices, head: Indices) -> AttentionOperator:
         return Transposed(self.of.narrow(batch, head))
@@ -46,8 +26,10 @@ class Transposed(AttentionOperator):
     def reader(self) -> Reader:
         return _TransposedReader(self.of.reader())
 
-    def prepare(self) -> None:
-        self.of.prepare()
+    def columns(self, rows: slice) -> slice:
+        del rows
+        # A matrix says which columns its rows see, and not which rows see a column.
+        return slice(0, self.shape[3])
 
     def occupied(self, rows: slice, cols: slice) -> bool:
         return self.of.occupied(cols, rows)

@@ -117,11 +117,13 @@ def _download(requirement: str, folder: Path, wheel_bytes: int, progress: Progre
 
 def _size(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size
-        except FileNotFoundError:  # pip moves its files while we look
-            continue
+    # pip moves its files and removes its folders while we look; a walk passes over folders that are gone.
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += (Path(parent) / name).stat().st_size
+            except FileNotFoundError:
+                continue
     return total
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from attlas.projections.composing import Edge
 from attlas.projections.table import Column
-from attlas.view.encoding import Codes, packed, to_codes
+from attlas.view.encoding import Codes, packed, rounded, to_codes
 from attlas.view.glyphs import visible
 
 
@@ -151,7 +150,5 @@ def _plain(values: Iterable[Any]) -> list[Any]:
 
 
 def _number(value: Any) -> Any:
-    """Round to five digits; what is not finite becomes None."""
-    if value is None or isinstance(value, (bool, int)):
-        return value
-    return float(f"{value:.5g}") if math.isfinite(value) else None
+    """Round what is not whole."""
+    return value if value is None or isinstance(value, (bool, int)) else rounded(value)

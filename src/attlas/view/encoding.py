@@ -7,6 +7,7 @@ a cell is kept as how many steps it lies above the mean, which packs better.
 from __future__ import annotations
 
 import base64
+import math
 import zlib
 from collections.abc import Sequence
 
@@ -54,6 +55,11 @@ def binned(track: Tensor, bins: int) -> Tensor:
     edges = torch.arange(bins + 1) * length // bins
     sums = torch.nn.functional.pad(track.double().cumsum(-1), (1, 0))[..., edges]
     return sums.diff(dim=-1) / edges.diff()
+
+
+def rounded(value: float) -> float | None:
+    """Return a number to five digits; None if it is not finite, because JSON has no word for that."""
+    return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
 def packed(parts: Sequence[Codes]) -> str:

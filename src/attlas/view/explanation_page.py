@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -24,7 +23,7 @@ from attlas.explain.pieces import pieces, readable
 from attlas.explain.shading import ends
 from attlas.explain.targets import Target
 from attlas.view.cards import visible_words
-from attlas.view.encoding import Codes, binned, packed, to_codes
+from attlas.view.encoding import Codes, binned, packed, rounded, to_codes
 from attlas.view.standalone import standalone, visible_title
 
 BINS = 320
@@ -33,11 +32,8 @@ BINS = 320
 AGAINST = 0x8000
 """Added to the code of a score's size when the score is below zero."""
 
-_STYLES = ("common.css", "explanation.css")
-_SCRIPTS = (
-    *("common.js", "figures.js", "explanation_text.js", "explanation_layers.js", "explanation_trust.js"),
-    "explanation.js",
-)
+_STYLES = ("common.css", "sections.css", "explanation.css")
+_SCRIPTS = ("common.js", "explanation_text.js", "explanation_layers.js", "explanation_trust.js", "explanation.js")
 _INDENTED = 0.12
 """From this share of indented lines on, a text is set like code."""
 
@@ -63,9 +59,9 @@ def write_explanation(
     StoreError
         The file cannot be written.
     """
-    place = Path(path)
-    write_together({place: explanation_page(attributions, title=title).encode("utf-8")})
-    return place
+    file = Path(path)
+    write_together({file: explanation_page(attributions, title=title).encode("utf-8")})
+    return file
 
 
 def explanation_page(attributions: Attribution | Sequence[Attribution], *, title: str = "an explanation") -> str:
@@ -87,8 +83,10 @@ def explanation_page(attributions: Attribution | Sequence[Attribution], *, title
     found = [attributions] if isinstance(attributions, Attribution) else list(attributions)
     _check(found)
     first = found[0]
-    targets = list({_target_key(one.target): one for one in found}.values())
-    places = {_target_key(one.target): i for i, one in enumerate(targets)}
+    by_target: dict[Any, list[Attribution]] = {}
+    for one in found:
+        by_target.setdefault(_target_key(one.target), []).append(one)
+    numbers = {key: i for i, key in enumerate(by_target)}
     codes: list[Codes] = []
     content = {
         "title": visible_title(title),
@@ -99,10 +97,10 @@ def explanation_page(attributions: Attribution | Sequence[Attribution], *, title
         "tokens": len(first.tokens),
         **_text(first),
         "spans": _spans(first.spans, len(first.tokens)),
-        "targets": [_target(one) for one in targets],
-        "views": [{"target": places[_target_key(one.target)], **_view(one, codes)} for one in found],
-        "warnings": [cautions([one for one in found if _target_key(one.target) == key]) for key in places],
-        "agreement": [_agreement([one for one in found if _target_key(one.target) == key]) for key in places],
+        "targets": [_target(same[-1]) for same in by_target.values()],
+        "views": [{"target": numbers[_target_key(one.target)], **_view(one, codes)} for one in found],
+        "warnings": [cautions(same) for same in by_target.values()],
+        "agreement": [_agreement(same) for same in by_target.values()],
         "codes": packed(codes),
     }
     return standalone("explanation.html", _STYLES, _SCRIPTS, content, title=f"Explanation of {content['title']}")
@@ -131,7 +129,7 @@ def _target(one: Attribution) -> dict[str, Any]:
         "at": answering(one),
         "place": place(one),
         "unit": one.target.quantity,
-        "value": _number(one.value),
+        "value": rounded(one.value),
     }
 
 
@@ -157,32 +155,32 @@ def _spans(spans: Sequence[Span], n: int) -> dict[str, Any] | None:
 
 def _view(one: Attribution, codes: list[Codes]) -> dict[str, Any]:
     """Add an explanation's numbers, and describe it."""
-    layers = None
-    if one.layers is not None:
-        bins = min(BINS, one.layers.shape[-1])
-        # The sum of a bin, because relevance is an amount; `binned` gives means.
-        cut = torch.arange(bins + 1) * one.layers.shape[-1] // bins
-        layers = binned(one.layers.double(), bins) * cut.diff()
     end, end_of_spans = ends(one)
     bounds = one.low is not None and one.high is not None
     tables = {
         "scores": one.scores,
         "spans": one.span_scores,
-        "layers": layers,
+        "layers": None if one.layers is None else _strip(one.layers),
         "low": one.low if bounds else None,
         "high": one.high if bounds else None,
     }
     return {
-        "method": visible_words(one.method),
         "name": visible_words(one.name),
         "signed": one.signed,
-        "sum": _number(float(one.scores.sum())),
         "full": end,
         "fullSpan": end_of_spans,
         "tables": {name: _coded(table, codes) for name, table in tables.items() if table is not None},
         "trust": None if one.faithfulness is None else _trust(one.faithfulness, one),
         "about": _about(one),
     }
+
+
+def _strip(layers: Tensor) -> Tensor:
+    """Return each layer's sums over at most `BINS` bins: relevance is an amount, and `binned` gives means."""
+    length = layers.shape[-1]
+    bins = min(BINS, length)
+    counts = (torch.arange(bins + 1) * length // bins).diff()
+    return binned(layers.double(), bins) * counts
 
 
 def _coded(table: Tensor, codes: list[Codes]) -> dict[str, Any]:
@@ -202,8 +200,8 @@ def _trust(found: Faithfulness, one: Attribution) -> dict[str, Any]:
         "measures": [
             {
                 **{name: visible_words(getattr(measured, name)) for name in ("name", "unit")},
-                **{name: _number(getattr(measured, name)) for name in ("value", "advantage", "low", "high", "p")},
-                "baselines": [[visible_words(name), _number(value)] for name, value in measured.baselines.items()],
+                **{name: rounded(getattr(measured, name)) for name in ("value", "advantage", "low", "high", "p")},
+                "baselines": [[visible_words(name), rounded(value)] for name, value in measured.baselines.items()],
             }
             for measured in found.measures
         ],
@@ -212,16 +210,10 @@ def _trust(found: Faithfulness, one: Attribution) -> dict[str, Any]:
                 "kind": curve.kind,
                 "order": visible_words(curve.order),
                 "own": curve.order in (found.method, one.name, one.method),
-                "fractions": [_number(value) for value in curve.fractions],
-                "values": [_number(value) for value in curve.values],
-                "low": [_number(value) for value in curve.low],
-                "high": [_number(value) for value in curve.high],
+                **{name: [*map(rounded, getattr(curve, name))] for name in ("fractions", "values", "low", "high")},
             }
             for curve in found.curves
         ],
-        "value": _number(found.value),
-        "empty": _number(found.empty),
-        "passes": found.passes,
     }
 
 
@@ -256,9 +248,4 @@ def _words(value: Any) -> str:
 
 def _agreement(found: Sequence[Attribution]) -> list[list[float | None]]:
     """Return how alike the methods rank the tokens, each with each."""
-    return [[_number(spearman(one.scores, other.scores)) for other in found] for one in found]
-
-
-def _number(value: float) -> float | None:
-    """Round to five digits; what is not finite becomes None."""
-    return float(f"{value:.5g}") if math.isfinite(value) else None
+    return [[rounded(spearman(one.scores, other.scores)) for other in found] for one in found]

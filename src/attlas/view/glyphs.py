@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import unicodedata
 
+from attlas._invisible import numbered, shown
+
 _SIGNS = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍", "\x7f": "␡", "\u00a0": "⍽"}
-_INVISIBLE = {"Cc", "Cf", "Cn", "Co", "Zl", "Zp", "Zs"}
 
 
 def visible(text: str) -> str:
@@ -15,8 +16,8 @@ def visible(text: str) -> str:
     of its own (format and bidirectional controls, private and unassigned characters) is its number, as in ``⟨U+202E⟩``;
     half a surrogate pair is U+FFFD; a combining mark that has nothing before it stands on a dotted circle.
     """
-    shown = "".join(map(_sign, text))
-    return f"◌{shown}" if shown and unicodedata.combining(shown[0]) else shown
+    signs = "".join(map(_sign, text))
+    return f"◌{signs}" if signs and unicodedata.combining(signs[0]) else signs
 
 
 def _sign(character: str) -> str:
@@ -25,7 +26,5 @@ def _sign(character: str) -> str:
     code = ord(character)
     if code < 0x20:
         return chr(0x2400 + code)
-    category = unicodedata.category(character)
-    if category == "Cs":
-        return "\ufffd"
-    return f"⟨U+{code:04X}⟩" if category in _INVISIBLE else character
+    # A space of another width looks like any other one.
+    return numbered(character) if character.isspace() else shown(character)

@@ -10,7 +10,7 @@ from attlas.results import Provenance
 from attlas.view.cards import Cards, visible_words
 from attlas.view.standalone import standalone, visible_title
 
-_STYLES = ("common.css", "cards.css", "projections.css")
+_STYLES = ("common.css", "cards.css", "sections.css", "projections.css")
 _SCRIPTS = ("common.js", "cards.js", "figures.js", "projections_graph.js", "projections_heads.js", "projections.js")
 
 

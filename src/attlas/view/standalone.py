@@ -13,19 +13,19 @@ from typing import Any
 from attlas.view.encoding import FLOOR, STEPS
 from attlas.view.glyphs import visible
 
+_FRAME = "frame.html"
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
 def standalone(
-    template: str, styles: Sequence[str], scripts: Sequence[str], content: Mapping[str, Any], *, title: str
+    body: str, styles: Sequence[str], scripts: Sequence[str], content: Mapping[str, Any], *, title: str
 ) -> str:
-    """Return a whole HTML document.
+    """Return a whole HTML document: the frame that all pages share, filled.
 
     Parameters
     ----------
-    template : str
-        The name of an HTML file of ``view/page`` with the places ``{{policy}}``, ``{{title}}``, ``{{style}}``,
-        ``{{data}}`` and ``{{script}}``.
+    body : str
+        The name of an HTML file of ``view/page``: what stands on the page before its scripts run.
     styles, scripts : sequence of str
         Names of files there, in the order in which they are joined.
     content : mapping
@@ -43,11 +43,12 @@ def standalone(
         "policy": html.escape(policy, quote=True).replace("&#x27;", "'"),
         "title": html.escape(f"{visible_title(title)} – attlas"),
         "style": style,
-        "script": script,
+        "body": _asset(body),
         "data": _json({**content, **coding}),
+        "script": script,
     }
-    # One pass over the template, so that nothing inside a part can be taken for a place to fill.
-    pieces = _asset(template).split("{{")
+    # One pass over the frame, so that nothing inside a part can be taken for a place to fill.
+    pieces = _asset(_FRAME).split("{{")
     filled = [pieces[0]]
     for piece in pieces[1:]:
         name, rest = piece.split("}}", 1)

@@ -212,7 +212,7 @@ import sys, torch
 from pathlib import Path
 from attlas.capture.tensor_file import write_file
 path = Path(sys.argv[1])
-tensors = {str(i): torch.full((1 << 20,), float(i)) for i in range(24)}
+tensors = {str(i): torch.full((1 << 18,), float(i)) for i in range(24)}
 write_file(path, tensors, {"generation": 0})
 print("ready", flush=True)
 generation = 0

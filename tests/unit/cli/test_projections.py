@@ -8,7 +8,8 @@ from pyarrow import parquet
 from typer.testing import CliRunner
 
 from attlas.cli.app import app
-from attlas.cli.projections import millions, page_file
+from attlas.cli.projections import PAGE_NAME, millions
+from attlas.cli.reading import page_file
 from attlas.errors import ArgumentError, AttlasError, DocumentError, ModelNotFound, StoreError
 
 
@@ -131,7 +132,7 @@ def test_a_model_that_there_is_not() -> None:
     [("a", "a/projections.html"), ("a/b.html", "a/b.html"), ("c.HTM", "c.HTM"), ("d.x", "d.x/projections.html")],
 )
 def test_where_the_page_goes(given: str, file: str) -> None:
-    assert page_file(Path(given)) == Path(file)
+    assert page_file(Path(given), PAGE_NAME) == Path(file)
 
 
 def test_help_teaches_by_example() -> None:

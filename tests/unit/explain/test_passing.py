@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from attlas.explain.passing import FEW_ROWS, LimitedTopK, Passed, PassedUpTo, passed, row_sums
 from attlas.matrix import AttentionMatrix, AttentionOperator, HeadMean, Reader, Tile, ask
+from attlas.matrix.derived import Derived
 from attlas.matrix.visibility import Indices
 from attlas.testing import no_dense
 
@@ -78,32 +79,15 @@ def test_the_largest_entries_of_some_rows(matrix: AttentionMatrix, dense: Tensor
     assert_close(dense.mean(0)[wanted].gather(1, indices[0, 0, wanted]), values[0, 0, wanted])
 
 
-class _Counting(AttentionOperator):
+class _Counting(Derived):
     """Counts the tiles that are read of another matrix."""
 
     def __init__(self, of: AttentionOperator, tiles: list[tuple[Indices, Indices]]) -> None:
-        self.of, self.tiles = of, tiles
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        return self.of.shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.of.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.of.device
+        super().__init__(of)
+        self.tiles = tiles
 
     def narrow(self, batch: Indices, head: Indices) -> AttentionOperator:
         return _Counting(self.of.narrow(batch, head), self.tiles)
-
-    def columns(self, rows: slice) -> slice:
-        return self.of.columns(rows)
-
-    def prepare(self) -> None:
-        self.of.prepare()
 
     def reader(self) -> Reader:
         return _CountingReader(self.of.reader(), self.tiles)

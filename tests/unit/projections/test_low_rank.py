@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from attlas.errors import ArgumentError, NonFiniteError, TooDense
+from attlas.projections import factors
 from attlas.projections.low_rank import LowRank
 from attlas.testing import no_dense
 
@@ -101,7 +102,9 @@ def test_gradients_pass_through_arithmetic():
     assert not product.norm().requires_grad
 
 
-def test_equal_heads_of_a_stack_give_equal_numbers_whatever_the_threads():
+@pytest.mark.usefixtures("_two_threads")
+def test_equal_heads_of_a_stack_give_equal_numbers_whatever_the_threads(monkeypatch):
+    monkeypatch.setattr(factors, "_WORTH_A_THREAD", 0)
     product = LowRank(drawn(5, 30, 4), drawn(5, 4, 30))
     for name in ("norm", "svdvals", "effective_rank", "stable_rank", "participation", "rank_for", "rank"):
         together, alone = getattr(product, name)(), torch.stack([getattr(one, name)() for one in product])

@@ -26,8 +26,7 @@ function toAddress() {
   if (state.order !== "layer") parts.set("order", state.order);
   if (state.head) parts.set("head", state.head);
   if (state.head && state.row >= 0) parts.set("at", `${state.row},${state.col}`);
-  const hash = parts.toString().replace("%2C", ",");
-  history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
+  setAddress(parts.toString().replace("%2C", ","));
 }
 
 /** Change what is shown. @param {Partial<typeof state>} changes */
@@ -43,7 +42,7 @@ function change(changes) {
 /** Draw what differs from before. @param {typeof state} [before] */
 function render(before) {
   const differs = (...names) => !before || names.some((name) => before[name] !== state[name]);
-  for (const name of Object.keys(CHOICES)) for (const input of document.getElementsByName(name)) /** @type {HTMLInputElement} */ (input).checked = /** @type {HTMLInputElement} */ (input).value === state[name];
+  for (const name of Object.keys(CHOICES)) check(name, state[name]);
   byId("order").value = state.order;
   if (differs("scale", "cell", "size", "order")) {
     drawKey();
@@ -87,13 +86,7 @@ async function start() {
   makeHeader();
   makeGrid();
   makeHead();
-  Object.assign(state, fromAddress());
-  render();
-  addEventListener("hashchange", () => {
-    const before = { ...state };
-    Object.assign(state, fromAddress());
-    render(before);
-  });
+  followAddress();
   const again = () => render();
   dark.addEventListener("change", again);
   let width = innerWidth;

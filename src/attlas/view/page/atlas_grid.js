@@ -144,7 +144,7 @@ function makeGrid() {
   grid.addEventListener("focusout", () => showCard(undefined));
   grid.addEventListener("keydown", (event) => {
     const head = target(event);
-    const move = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+    const move = ARROWS[event.key];
     if (!head || !move || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     const y = table2d.findIndex((row) => row.includes(head));
@@ -171,7 +171,7 @@ function showCard(head) {
   canvas.style.imageRendering = "pixelated";
   card.querySelector("h2").replaceChildren(...titled(placeOf(head), roleOf(known?.of(head.label))));
   card.querySelector("dl").replaceChildren(
-    ...content.statistics.flatMap((s) => [element("dt", s.label), element("dd", worded(s, head.layer.values[s.name][head.index]))]),
+    ...definitions(content.statistics.map((s) => [s.label, worded(s, head.layer.values[s.name][head.index])])),
   );
   beside(card, buttons.get(head.label).getBoundingClientRect());
 }

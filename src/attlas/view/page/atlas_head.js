@@ -37,8 +37,7 @@ function drawNumbers(head) {
   byId("numbers").replaceChildren(
     ...content.statistics.map((s) => {
       const row = element("tr");
-      const name = element("th", s.label);
-      name.scope = "row";
+      const name = rowHeading(s.label);
       name.title = s.meaning;
       const even = evenValues[s.name][Math.min(head.index, evenValues[s.name].length - 1)];
       row.append(name, element("td", worded(s, values[s.name][head.index])), element("td", worded(s, even)));

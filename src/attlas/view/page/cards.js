@@ -205,8 +205,7 @@ function rolesTable(known, card, most) {
     const [score, low, high, baseline] = [role.score[i], role.low[i], role.high[i], role.baseline[i]];
     const row = element("tr", undefined, role.passes[i] ? "passes" : "");
     const note = role.notes[i] ?? "";
-    const name = element("th", note.length && note.length < 4 ? `${role.label} ${note}` : role.label);
-    name.scope = "row";
+    const name = rowHeading(note.length && note.length < 4 ? `${role.label} ${note}` : role.label);
     name.title = note ? `${note}: ${role.meaning}` : role.meaning;
     const figure = element("td");
     figure.append(scoreFigure(score, low, high, baseline, role.passes[i]));
@@ -257,8 +256,7 @@ function numbersTable(known, card, columns) {
     const value = known.values[column.name][card.index];
     if (value === null || value === undefined) continue;
     const row = element("tr");
-    const name = element("th", column.label);
-    name.scope = "row";
+    const name = rowHeading(column.label);
     name.title = column.source ? `${column.meaning} ${column.source}` : column.meaning;
     const chance = known.chance[column.name]?.[card.index];
     row.append(name, element("td", told(column, value)), element("td", chance === null || chance === undefined ? "" : told(column, chance)));

@@ -4,7 +4,7 @@
 /**
  * What all pages share. A page is several such files joined into one script. Data flows one way: `content` (what was
  * measured) and `state` (what is shown, mirrored in the address) go into drawing functions; events change `state` and call
- * `render`. All text enters through `textContent` or a canvas.
+ * `render`. All text enters through `textContent` or a canvas. Each page has a `state`, `fromAddress` and `render` of its own.
  */
 
 const content = JSON.parse(document.getElementById("content").textContent);
@@ -21,6 +21,20 @@ function element(tag, text, name) {
   return made;
 }
 
+/** The heading of a table's row. @param {string} [text] @returns {any} */
+const rowHeading = (text) => Object.assign(element("th", text), { scope: "row" });
+
+/** The entries of a list: what each pair is called, and what it is. @param {any[][]} pairs */
+const definitions = (pairs) => pairs.flatMap(([name, words]) => [element("dt", name), element("dd", words)]);
+
+/** Show which of some choices is made. @param {string} name @param {string} value */
+function check(name, value) {
+  for (const input of /** @type {any} */ (document.getElementsByName(name))) input.checked = input.value === value;
+}
+
+/** Which way each arrow key goes: to the right, and down. */
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
 /** What drawings are written in; the address of it would be one more that this page has no need to name. */
 const DRAWING = document.querySelector("svg").namespaceURI;
 
@@ -30,6 +44,24 @@ function drawn(tag, attributes = {}, ...children) {
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, String(value));
   made.append(...children);
   return made;
+}
+
+// ---- the address ---------------------------------------------------------------------------------------------------------
+
+/** Show what the address asks for, now and whenever somebody edits it. */
+function followAddress() {
+  Object.assign(state, fromAddress());
+  render();
+  addEventListener("hashchange", () => {
+    const before = { ...state };
+    Object.assign(state, fromAddress());
+    render(before);
+  });
+}
+
+/** Put what is shown into the address. @param {string} hash */
+function setAddress(hash) {
+  history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
 }
 
 // ---- numbers -------------------------------------------------------------------------------------------------------------

@@ -23,8 +23,7 @@ function toAddress() {
   if (state.view !== bestOf(state.target)) parts.set("method", viewNow().name);
   if (content.spans && state.by !== "span") parts.set("by", state.by);
   if (state.shade !== "score") parts.set("shade", state.shade);
-  const hash = parts.toString();
-  history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
+  setAddress(parts.toString());
 }
 
 /** Change what is shown. @param {Partial<typeof state>} changes */
@@ -43,7 +42,7 @@ function change(changes) {
 /** Draw what differs from before. @param {typeof state} [before] */
 function render(before) {
   const differs = (...names) => !before || names.some((name) => before[name] !== state[name]);
-  for (const name of Object.keys(CHOICES)) for (const input of document.getElementsByName(name)) /** @type {HTMLInputElement} */ (input).checked = /** @type {HTMLInputElement} */ (input).value === state[name];
+  for (const name of Object.keys(CHOICES)) check(name, state[name]);
   byId("target").value = String(state.target);
   if (differs("target")) {
     drawHeader();
@@ -80,7 +79,7 @@ function drawHeader() {
 function drawAbout() {
   const view = viewNow();
   const rows = [["model", `${content.model || "a module"}${content.fingerprint ? `, fingerprint ${content.fingerprint}` : ""}`], ["attlas", content.version], ...view.about];
-  byId("about").replaceChildren(...rows.flatMap(([name, words]) => [element("dt", name), element("dd", words)]));
+  byId("about").replaceChildren(...definitions(rows));
 }
 
 function makeControls() {
@@ -97,13 +96,7 @@ async function start() {
   placeTables(content.views);
   makeControls();
   makeText();
-  Object.assign(state, fromAddress());
-  render();
-  addEventListener("hashchange", () => {
-    const before = { ...state };
-    Object.assign(state, fromAddress());
-    render(before);
-  });
+  followAddress();
   dark.addEventListener("change", drawStrip);
   document.documentElement.dataset.ready = "true";
 }

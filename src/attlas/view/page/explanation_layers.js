@@ -34,7 +34,7 @@ function drawStrip() {
   const drawing = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
   const style = getComputedStyle(document.documentElement);
   const [positive, negative, ink] = ["--for", "--against", "--ink"].map((name) => style.getPropertyValue(name).trim());
-  const position = content.targets[state.target].at;
+  const position = answersAt();
   const answers = position === null ? -1 : Array.from({ length: bins }, (_, bin) => bin).findIndex((bin) => position < tokensOf(bin, bins)[1]);
   const draw = () => {
     drawing.clearRect(0, 0, canvas.width, canvas.height);

@@ -72,8 +72,8 @@ function makeText() {
   listenToText(text);
 }
 
-/** The numbers of what is coloured: a number each piece, their ranks, and where the scale ends. */
-function shown() {
+/** What the text is coloured by: a number each piece, and the size that is shown in full colour. */
+function scoresShown() {
   const view = viewNow();
   const bySpan = state.by === "span" && content.spans;
   const scores = numbersOf(bySpan ? view.tables.spans : view.tables.scores);
@@ -95,9 +95,9 @@ function ranksOf(values) {
 }
 
 function colourText() {
-  const { values, end } = shown();
+  const { values, end } = scoresShown();
   const byRank = state.shade === "rank";
-  const { ranks } = byRank ? ranksOf(values) : { ranks: null };
+  const ranks = byRank ? ranksOf(values).ranks : null;
   const quarter = Math.max(1, values.length / 4);
   parts.forEach((piece, i) => {
     const value = values[i];
@@ -109,7 +109,7 @@ function colourText() {
     if (name) piece.shown.classList.add(name);
     piece.level = name;
   });
-  const position = content.targets[state.target].at;
+  const position = answersAt();
   byId("text").querySelector(".target")?.classList.remove("target");
   if (position !== null && pieceOf[position]) pieceOf[position].shown.classList.add("target");
   drawKey(end, byRank);
@@ -120,7 +120,7 @@ function drawKey(end, byRank) {
   const swatch = (name) => element("span", undefined, `swatch ${name}`);
   const scale = byRank ? "by rank, fading out over the first quarter" : `full colour from ${figures(end)}`;
   const key = view.signed ? [swatch("for"), "speaks for", swatch("against"), "speaks against"] : [swatch("for"), "relevant"];
-  const position = content.targets[state.target].at;
+  const position = answersAt();
   byId("key").replaceChildren(...key, ` · ${view.name} · ${scale}${position === null ? "" : " · the underlined token is where the model answers"}`);
 }
 
@@ -128,7 +128,7 @@ function drawKey(end, byRank) {
 
 /** Whether the model answers in a span. @param {[number, number]} span */
 function holds([start, stop]) {
-  const position = content.targets[state.target].at;
+  const position = answersAt();
   return position !== null && start <= position && position < stop;
 }
 
@@ -201,7 +201,7 @@ function showPiece(piece) {
   const card = byId("card");
   card.hidden = false;
   card.querySelector("h2").textContent = inLine(content.pieces[piece.index]).replaceAll(" ", "·");
-  card.querySelector("dl").replaceChildren(...rows.flatMap(([name, words]) => [element("dt", name), element("dd", words)]));
+  card.querySelector("dl").replaceChildren(...definitions(rows));
   beside(card, piece.shown.getBoundingClientRect());
 }
 
@@ -236,7 +236,7 @@ function next(piece, key) {
   if (key === "ArrowUp" || key === "ArrowDown") return lineFrom(piece, key === "ArrowUp" ? -1 : 1);
   if (key === "Home" || key === "End") return parts[key === "Home" ? 0 : parts.length - 1];
   if (key !== "n" && key !== "p") return undefined;
-  const { order } = ranksOf(shown().values);
+  const { order } = ranksOf(scoresShown().values);
   return parts[order[order.indexOf(at) + (key === "n" ? 1 : -1)]];
 }
 

@@ -8,6 +8,8 @@ const inWords = (name) => name.replaceAll("_", " ");
 const mainOf = (view) => view.trust?.measures[0];
 const viewsNow = () => content.views.filter((view) => view.target === state.target);
 const viewNow = () => content.views[state.view];
+/** The token at which the model answers, if it is one of the text. @returns {number | null} */
+const answersAt = () => content.targets[state.target].at;
 
 /** The view of a target that is most faithful; the first one, if none was measured. @param {number} target */
 function bestOf(target) {
@@ -23,10 +25,7 @@ function stronger(a, b) {
 }
 
 /** @param {any} view */
-function verdictOf(view) {
-  const cell = element("span", view.trust ? view.trust.verdict : "not measured", `verdict ${view.trust ? MARKS[view.trust.verdict] : "none"}`);
-  return cell;
-}
+const verdictOf = (view) => element("span", view.trust?.verdict ?? "not measured", `verdict ${MARKS[view.trust?.verdict] ?? "none"}`);
 
 /** An advantage and its interval on a scale that has room for all. @param {any} measured @param {string} mark @param {[number, number]} ends */
 function intervalOf(measured, mark, [low, high]) {
@@ -48,6 +47,9 @@ function advantageWords(measured) {
 /** How often chance is as good. @param {any} measured */
 const chanceWords = (measured) => (typeof measured.p === "number" ? `${figures(100 * measured.p, 2)} %` : "–");
 
+/** The names of all orders that some measures were compared with. @param {any[]} measures @returns {string[]} */
+const baselinesOf = (measures) => [...new Set(measures.flatMap((measured) => measured.baselines.map(([name]) => name)))];
+
 /** A table's head. @param {[string, string][]} names a name and a class each */
 function headOf(names) {
   const head = element("thead");
@@ -64,7 +66,7 @@ function headOf(names) {
 function drawMethods() {
   const views = viewsNow();
   const measures = views.map(mainOf).filter((measured) => measured && measured.advantage !== null);
-  const names = [...new Set(measures.flatMap((measured) => measured.baselines.map(([name]) => name)))];
+  const names = baselinesOf(measures);
   const all = measures.flatMap((measured) => [measured.low ?? measured.advantage, measured.high ?? measured.advantage, 0]);
   const ends = /** @type {[number, number]} */ ([Math.min(0, ...all), Math.max(0, ...all)]);
   const main = measures[0];
@@ -78,8 +80,7 @@ function drawMethods() {
     Object.assign(input, { type: "radio", name: "view", value: String(index), checked: index === state.view });
     const label = element("label");
     label.append(input, view.name);
-    const cells = [element("th"), element("td")];
-    cells[0].scope = "row";
+    const cells = [rowHeading(), element("td")];
     cells[0].append(label);
     cells[1].append(verdictOf(view));
     const measured = mainOf(view);
@@ -104,12 +105,12 @@ function drawMethods() {
   byId("methods-facts").textContent = main
     ? "Choose one to see its text. What a method marks as relevant was taken away, and the model asked again."
     : "Faithfulness was not measured: nothing here says which of the methods is right.";
-  warn(views);
+  drawWarnings();
   byId("summary").textContent = viewNow().trust?.summary ?? "";
 }
 
-/** Say it when no method can be relied on, or positions alone do as well. @param {any[]} views */
-function warn(views) {
+/** Say it when no method can be relied on, or positions alone do as well. */
+function drawWarnings() {
   const said = content.warnings[state.target];
   byId("warning").hidden = !said.length;
   byId("warning").replaceChildren(...said.map((line) => element("p", line)));
@@ -118,13 +119,12 @@ function warn(views) {
 function drawMeasures() {
   const measures = viewNow().trust?.measures ?? [];
   byId("measured").hidden = measures.length < 2;
-  const names = [...new Set(measures.flatMap((measured) => measured.baselines.map(([name]) => name)))];
+  const names = baselinesOf(measures);
   const body = element("tbody");
   for (const measured of measures) {
     const row = element("tr");
     const baselines = new Map(measured.baselines);
-    const name = element("th", inWords(measured.name));
-    name.scope = "row";
+    const name = rowHeading(inWords(measured.name));
     const words = (value) => (typeof value === "number" ? figures(value) : "–");
     row.append(name, element("td", words(measured.value), "number"), ...names.map((other) => element("td", words(baselines.get(other)), "number dim")));
     row.append(element("td", measured.advantage === null ? "–" : advantageWords(measured)), element("td", chanceWords(measured), "number"), element("td", measured.unit, "dim"));
@@ -150,7 +150,7 @@ function drawCurves() {
     const of = curves.filter((curve) => curve.kind === kind);
     if (!of.length) continue;
     const place = element("div");
-    const words = element("p", undefined);
+    const words = element("p");
     words.append(element("b", `${title}. `), meaning);
     place.append(words, plotOf(of, curves, axis));
     plots.push(place);
@@ -227,9 +227,7 @@ function drawAgreement() {
   const body = element("tbody");
   content.agreement[state.target].forEach((row, i) => {
     const line = element("tr");
-    const name = element("th", views[i].name);
-    name.scope = "row";
-    line.append(name);
+    line.append(rowHeading(views[i].name));
     row.forEach((value, j) => {
       const cell = element("td", i === j ? "·" : value === null ? "–" : value.toFixed(2).replace("-", "−"));
       if (i !== j && value !== null) cell.style.background = `color-mix(in srgb, var(${value > 0 ? "--for" : "--against"}) ${Math.round(75 * Math.abs(value))}%, transparent)`;

@@ -2,8 +2,6 @@
 
 /** Figures that the arrow keys can walk through, and the card that shows what stands at one place. */
 
-const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-
 /**
  * Let the items of a figure be reached by keyboard: Tab enters it once, the arrows go to the nearest item that way.
  * @param {Element} figure @param {any[]} items elements with `place: [x, y]`, in any unit

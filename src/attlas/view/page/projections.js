@@ -16,7 +16,7 @@ function showCard(card, item) {
   box.querySelector("h2").textContent = titleOf(card);
   box.querySelector(".said").textContent = roleOf(card);
   const rows = known.columns.filter((column) => typeof known.values[column.name][card.index] === "number").slice(0, 8);
-  box.querySelector("dl").replaceChildren(...rows.flatMap((column) => [element("dt", column.label), element("dd", told(column, known.values[column.name][card.index]))]));
+  box.querySelector("dl").replaceChildren(...definitions(rows.map((column) => [column.label, told(column, known.values[column.name][card.index])])));
   beside(box, item.getBoundingClientRect());
 }
 
@@ -104,8 +104,7 @@ function toAddress() {
   if (state.edges !== 80) parts.set("edges", String(state.edges));
   if (state.sort !== "layer") parts.set("sort", state.sort);
   if (state.head) parts.set("head", state.head);
-  const hash = parts.toString();
-  history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
+  setAddress(parts.toString());
 }
 
 /** Change what is shown. @param {Partial<typeof state>} changes */
@@ -121,7 +120,7 @@ function render(before) {
   const differs = (...names) => !before || names.some((name) => before[name] !== state[name]);
   const controls = byId("graph-controls").elements;
   for (const kind of ["q", "k", "v"]) controls[kind].checked = state.kinds.includes(kind);
-  for (const input of document.getElementsByName("edges")) /** @type {HTMLInputElement} */ (input).checked = /** @type {HTMLInputElement} */ (input).value === String(state.edges);
+  check("edges", String(state.edges));
   if (differs("kinds", "edges")) drawGraph();
   if (differs("sort")) drawTable();
   if (differs("head")) drawCard();
@@ -158,13 +157,7 @@ async function start() {
   layOutSpectra();
   drawRanks();
   drawPredictions();
-  Object.assign(state, fromAddress());
-  render();
-  addEventListener("hashchange", () => {
-    const before = { ...state };
-    Object.assign(state, fromAddress());
-    render(before);
-  });
+  followAddress();
   let width = innerWidth;
   addEventListener("resize", () => {
     if (innerWidth === width) return; // a phone's address bar that comes and goes

@@ -202,7 +202,7 @@ function showEdge(figure, edge, hit) {
   card.querySelector(".said").textContent = `${KINDS[edge.kind]}-composition: ${edge.from.label} ${KIND_MEANING[edge.kind].replace("its", `${edge.to.label}’s`)}`;
   const items = [["score", figures(edge.score)], ["chance", known.level ? figures(known.level) : "–"]];
   if (edge.z !== null) items.push(["standard deviations above", figures(edge.z)]);
-  card.querySelector("dl").replaceChildren(...items.flatMap(([name, value]) => [element("dt", name), element("dd", value)]));
+  card.querySelector("dl").replaceChildren(...definitions(items));
   const box = hit.getBoundingClientRect();
   beside(card, new DOMRect(box.x + box.width / 2, box.y + box.height / 2, 0, 0));
 }

@@ -142,8 +142,7 @@ function drawPredictions() {
     const found = known.predictions.filter((one) => one.role === role).sort((a, b) => b.auc - a.auc);
     for (const { predictor, auc, low, high } of found) {
       const row = element("tr");
-      const name = element("th", predictor);
-      name.scope = "row";
+      const name = rowHeading(predictor);
       const figure = element("td");
       figure.append(scoreFigure(auc, low, high, 0.5, low > 0.5));
       row.append(name, figure, element("td", auc.toFixed(2)), element("td", `${low.toFixed(2)} to ${high.toFixed(2)}`));
@@ -220,8 +219,7 @@ function drawTable() {
 /** @param {Card} card @param {string} sort @param {number} least @param {number} most */
 function tableRow(card, sort, least, most) {
   const row = element("tr");
-  const name = element("th");
-  name.scope = "row";
+  const name = rowHeading();
   const button = element("button", card.label, "chip");
   button.type = "button";
   button.dataset.open = card.label;
