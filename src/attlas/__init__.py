@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from attlas import patterns as patterns
     from attlas.capture import Capture as Capture
     from attlas.capture import LanguageModel as LanguageModel
     from attlas.capture import ablate as ablate
@@ -33,6 +34,13 @@ if TYPE_CHECKING:
     from attlas.heads import heads as heads
     from attlas.matrix import AttentionMatrix as AttentionMatrix
     from attlas.matrix import AttentionOperator as AttentionOperator
+    from attlas.planning import Plan as Plan
+    from attlas.planning import open_plan as open_plan
+    from attlas.planning.evaluating import evaluate as evaluate
+    from attlas.planning.evaluation import Evaluation as Evaluation
+    from attlas.planning.profile import Profile as Profile
+    from attlas.planning.profile_file import open_profile as open_profile
+    from attlas.planning.profiling import profile as profile
     from attlas.projections import LowRank as LowRank
     from attlas.projections import Projections as Projections
     from attlas.projections import projections as projections
@@ -56,6 +64,14 @@ _HOMES = {
     "faithfulness": "attlas.explain.faithfulness",
     "HeadTable": "attlas.heads",
     "heads": "attlas.heads",
+    "patterns": "attlas.patterns",
+    "Evaluation": "attlas.planning.evaluation",
+    "Plan": "attlas.planning",
+    "Profile": "attlas.planning.profile",
+    "evaluate": "attlas.planning.evaluating",
+    "open_plan": "attlas.planning",
+    "open_profile": "attlas.planning.profile_file",
+    "profile": "attlas.planning.profiling",
     "LowRank": "attlas.projections",
     "Projections": "attlas.projections",
     "projections": "attlas.projections",
@@ -79,7 +95,7 @@ def __getattr__(name: str) -> Any:
             f"module 'attlas' has no attribute {name!r}; its public names are {', '.join(sorted(_HOMES))}"
         )
     home = import_module(_HOMES[name])
-    # A room that is also a verb (attlas.capture) has just bound itself as the attribute, and can be called as it is.
+    # A room (attlas.patterns) has just bound itself as the attribute; one that is also a verb can be called as it is.
     value = globals().get(name) or getattr(home, name)
     globals()[name] = value
     return value

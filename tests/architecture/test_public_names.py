@@ -40,7 +40,7 @@ def is_code(member: object) -> bool:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_public_name_resolves_and_explains_itself(name: str) -> None:
     value = getattr(attlas, name)
-    assert callable(value)
+    assert callable(value) or inspect.ismodule(value)
     assert len(inspect.getdoc(value) or "") > 20, f"attlas.{name} has no docstring"
     if inspect.isclass(value):
         members = {member: getattr(value, member) for member in vars(value) if not member.startswith("_")}
