@@ -182,14 +182,13 @@ def truth(
     """Return the pattern's matrix, dense: the softmax over what is kept and may be seen."""
     mask = kept(pattern, query.detach(), key.detach(), rules)
     own = rules.get("mask")
-    if callable(own):
+    if isinstance(own, Tensor):
+        mask = mask & own
+    elif own is not None:
+        batch, head = torch.arange(query.shape[0]).view(-1, 1, 1, 1), torch.arange(query.shape[1]).view(1, -1, 1, 1)
         position = torch.arange(query.shape[2]).view(1, 1, -1, 1) + key.shape[2] - query.shape[2]
-        ids = (
-            torch.arange(size).view(shape)
-            for size, shape in zip(query.shape, ((-1, 1, 1, 1), (1, -1, 1, 1)), strict=False)
-        )
-        own = own(*ids, position, torch.arange(key.shape[2]).view(1, 1, 1, -1))
-    return dense_attention(query, key, **{**rules, "mask": mask if own is None else mask & own}, dtype=dtype)
+        mask = mask & own(batch, head, position, torch.arange(key.shape[2]).view(1, 1, 1, -1))
+    return dense_attention(query, key, **{**rules, "mask": mask}, dtype=dtype)
 
 
 @contextmanager

@@ -43,8 +43,9 @@ def tell_evaluation(
         int, typer.Option("--timing", help="Rounds in which reading and writing are timed; 0 for none.", min=0)
     ] = 3,
     flips: Annotated[
-        bool, typer.Option("--flips/--no-flips", help="Measure which heads would get another pattern here.")
-    ] = True,
+        bool,
+        typer.Option("--flips", help="Also measure which heads would get another pattern here, as a profile does."),
+    ] = False,
     guard: Annotated[
         float | None,
         typer.Option(
@@ -71,7 +72,7 @@ def tell_evaluation(
 
     attlas evaluate smollm2-135m plan.json d.txt e.txt f.txt --needles --lengths 1024,2048 --each 16
 
-    attlas evaluate smollm2-135m plan.json d.txt --timing 0 --no-flips --json | jq .ratio
+    attlas evaluate smollm2-135m plan.json d.txt --timing 0 --json | jq .ratio
     """
     check_file("--out", out, "evaluation.parquet")
     grid = _grid(needles, lengths, each)

@@ -20,7 +20,7 @@ ERRORS = (0.005, 0.01, 0.02, 0.05)
 NAME = "profile.parquet"
 
 TextsArgument = Annotated[
-    list[str], typer.Argument(help="UTF-8 text files; one may be - for standard input.", metavar="TEXT...")
+    list[str], typer.Argument(help="UTF-8 text files; one may be - for standard input.", metavar="TEXT")
 ]
 ModelArgument = Annotated[
     str, typer.Argument(help="A bundled model, a Hugging Face id, or a local folder.", metavar="MODEL")

@@ -25,6 +25,9 @@ from attlas.patterns.sums import Partial, Running, join, merge, scored, triangul
 CHUNK = 256
 """Rows that are read together."""
 
+FEW = 64
+"""Rows whose near keys are scored together, at least: more rows share more keys that only some of them are near to."""
+
 Part = Callable[[slice], Tensor]
 """Gives some rows of something with an axis of tokens: (batch, head, rows, width)."""
 
@@ -44,6 +47,11 @@ class Near:
     window: int
     sinks: int
     causal: bool
+
+    @property
+    def height(self) -> int:
+        """How many rows are scored together."""
+        return min(CHUNK, max(FEW, self.window)) if self.window else CHUNK
 
     def seen(self, position: Tensor, key: Tensor) -> Tensor:
         """Tell which keys are near to which positions; boolean, of the shape that the two broadcast to."""
@@ -222,8 +230,8 @@ class Hybrid:
         first = torch.arange(min(self.near.sinks, n_key), device=device)
         sinks_values = values(slice(0, len(first)))
         parts = []
-        for start in range(0, n_query, CHUNK):
-            rows = slice(start, min(start + CHUNK, n_query))
+        for start in range(0, n_query, self.near.height):
+            rows = slice(start, min(start + self.near.height, n_query))
             low, high = rows.start + self.exact.offset, rows.stop + self.exact.offset
             if not self.near.causal:
                 high += window - 1

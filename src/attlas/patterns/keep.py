@@ -64,11 +64,11 @@ class Run:
     @property
     def moved(self) -> int:
         """How many keys are copied together before they are used."""
-        return sum(map(len, self.keys)) if len(self.keys) > NEIGHBOURS else 0
+        return sum(map(len, self.keys)) if self.count == 1 and len(self.keys) > NEIGHBOURS else 0
 
 
 NEIGHBOURS = 2
-"""Up to so many spans of keys, each is a product of its own; more are copied together first."""
+"""Up to so many spans of a single chunk's keys, each is a product of its own; more are copied together first."""
 
 
 class Keep(Selection):

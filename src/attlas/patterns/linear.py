@@ -14,7 +14,7 @@ from attlas.matrix.softmax import AttentionMatrix
 from attlas.matrix.visibility import Indices
 from attlas.patterns import hybrid
 from attlas.patterns.features import FeatureMap, Features, named
-from attlas.patterns.hybrid import Hybrid
+from attlas.patterns.hybrid import Hybrid, Near
 from attlas.patterns.linear_matrix import LinearMatrix
 from attlas.patterns.linear_state import LinearState
 from attlas.patterns.pattern import Pattern, Work
@@ -113,9 +113,9 @@ class Linear(Pattern):
         return LinearState.reading(self._hybrid(exact), value)
 
     def work(self, n_query: int, n_key: int, *, causal: bool) -> Work:
-        chunk = min(hybrid.CHUNK, n_query)
-        reach = chunk + self.window - 1 if self.window else 0
-        triangle = chunk if causal or self.window else 0
+        height = min(Near(self.window, self.sinks, causal).height, n_query)
+        reach = height + self.window - 1 if self.window else 0
+        triangle = min(hybrid.CHUNK, n_query) if causal or self.window else 0
         if self.window and not causal:
             reach, triangle = reach + self.window - 1, 2 * triangle
         pairs = n_query * (min(self.sinks + reach, n_key) + min(triangle, n_key))

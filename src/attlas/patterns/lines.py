@@ -25,7 +25,7 @@ class HeadLines(FixedKeep):
     kept : tuple of int
         Keys that all rows keep.
     diagonals : tuple of (int, int)
-        Spans of diagonals: those with ``first <= position - key < stop``.
+        Spans of diagonals, in order and apart: those with ``first <= position - key < stop``.
     causal : bool
         Whether keys after a row are hidden anyway, and need not be computed.
     """
@@ -35,10 +35,9 @@ class HeadLines(FixedKeep):
     causal: bool
 
     def near(self, query: Tensor, key: Tensor) -> Tensor:
-        ahead = query - key
-        kept = torch.zeros_like(ahead, dtype=torch.bool)
-        for first, stop in self.diagonals:
-            kept |= (ahead >= first) & (ahead < stop)
+        # Spans are in order and apart, so a number lies in one of them if it has passed an odd number of their edges.
+        edges = torch.tensor(self.diagonals, dtype=torch.int64, device=key.device).flatten()
+        kept = torch.bucketize(query - key, edges, out_int32=True, right=True) % 2 == 1
         return kept & (query >= 0)
 
     def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:

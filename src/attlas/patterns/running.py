@@ -216,7 +216,7 @@ def _spans(tensor: Tensor, piece: Piece, dtype: torch.dtype) -> Iterator[Tensor]
         # Keys of chunks that follow one another overlap; a view of one head's needs no copy.
         span = span.unsqueeze(2) if count == 1 else span.unfold(2, len(keys), len(run.rows)).mT
         near.append(span.reshape(heads * count, len(keys), -1))
-    if len(near) > NEIGHBOURS:
+    if count == 1 and len(near) > NEIGHBOURS:
         yield torch.cat(near, dim=1)
     else:
         yield from near

@@ -69,4 +69,4 @@ class VerticalSlash(KeepSet):
         rows = min(n_query, n_key)
         height = min(HEIGHT, rows)
         width = min(self.vertical, n_key) + bands * (height + self.band - 1)
-        return Work(pairs=rows * width, moved=-(-rows // height) * bands * (height + self.band - 1))
+        return Work(pairs=rows * width)

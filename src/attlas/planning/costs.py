@@ -1,8 +1,8 @@
 """What running a pattern costs on this machine: seconds a head, predicted from the work that it counts.
 
 The coefficients are measured: a few quick runs of the patterns themselves, in turn, so that a machine that slows down
-meanwhile slows all of them, and a fit that makes no coefficient negative. What the fit does not explain is kept beside
-it, kind by kind.
+meanwhile slows all of them, and a fit that makes no coefficient negative. A pair costs what the kernel of its kind
+takes for it. What was measured stays beside the fit, run by run.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain, combinations
 from statistics import median
 from time import perf_counter
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from attlas.errors import ArgumentError, complaint
 from attlas.matrix import AttentionMatrix
-from attlas.patterns import Pattern, Work
+from attlas.patterns import Full, Pattern, Work
 
 LENGTHS = (512, 2048)
 """Tokens of the texts that runs are timed on."""
@@ -31,8 +31,8 @@ HEADS = 4
 
 ROUNDS = 5
 
-TERMS = ("fixed", "pair", "moved", "feature")
-"""What a head's time is made of: something for each run, and for each unit of `Work`."""
+FAR = 2**30
+"""Tokens after which a pattern that forgets has forgotten."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class Timed:
     ----------
     pattern : str
         What it is.
+    kind : str
+        Its kind.
     n : int
         Tokens.
     work : Work
@@ -52,6 +54,7 @@ class Timed:
     """
 
     pattern: str
+    kind: str
     n: int
     work: Work
     seconds: float
@@ -59,12 +62,18 @@ class Timed:
 
 @dataclass(frozen=True)
 class CostModel:
-    """Seconds a head = fixed + pair · pairs + moved · keys moved + feature · features.
+    """Seconds a head = fixed + row · queries + pair[kind] · pairs + moved · keys moved + feature · features.
 
     Parameters
     ----------
-    fixed, pair, moved, feature : float
-        Seconds, none negative.
+    fixed : float
+        Seconds of any run; none of these is negative.
+    row : float
+        Seconds a query.
+    pair : mapping
+        Kind of pattern -> seconds a pair.
+    moved, feature : float
+        Seconds a key that is moved, and a token's feature.
     machine : str
         Where they were measured.
     threads : int
@@ -82,7 +91,8 @@ class CostModel:
     """
 
     fixed: float
-    pair: float
+    row: float
+    pair: Mapping[str, float]
     moved: float
     feature: float
     machine: str
@@ -93,48 +103,43 @@ class CostModel:
     causal: bool
     runs: tuple[Timed, ...]
 
-    def seconds(self, work: Work) -> float:
-        """Return what one head is predicted to take."""
-        return self.fixed + self.pair * work.pairs + self.moved * work.moved + self.feature * work.features
+    def seconds(self, kind: str, n: int, work: Work) -> float:
+        """Return what one head is predicted to take for `n` queries; with the dearest pairs, if its kind is unknown."""
+        pair = self.pair.get(kind, max(self.pair.values()))
+        counted = pair * work.pairs + self.moved * work.moved + self.feature * work.features
+        return self.fixed + self.row * n + counted
+
+    def of(self, pattern: Pattern, n: int, *, causal: bool) -> float:
+        """Return what one head is predicted to take by a pattern, for a text of `n` tokens."""
+        pattern = Full() if sees_all(pattern, n) else pattern
+        return self.seconds(pattern.kind, n, pattern.work(n, n, causal=causal))
 
     @property
     def residual(self) -> float:
         """By what share predictions of the timed runs are off: the median."""
-        return median(abs(self.seconds(run.work) / run.seconds - 1) for run in self.runs)
+        return median(abs(self.seconds(run.kind, run.n, run.work) / run.seconds - 1) for run in self.runs)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return predicted and measured seconds of every timed run."""
         return [
-            {"pattern": run.pattern, "n": run.n, "measured": run.seconds, "predicted": self.seconds(run.work)}
+            {
+                "pattern": run.pattern,
+                "n": run.n,
+                "measured": run.seconds,
+                "predicted": self.seconds(run.kind, run.n, run.work),
+            }
             for run in self.runs
         ]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the record as plain types that JSON can hold."""
-        return {
-            **{name: getattr(self, name) for name in (*TERMS, "machine", "threads", "torch", "dtype", "dim", "causal")},
-            "runs": [
-                {
-                    "pattern": run.pattern,
-                    "n": run.n,
-                    "pairs": run.work.pairs,
-                    "moved": run.work.moved,
-                    "features": run.work.features,
-                    "seconds": run.seconds,
-                }
-                for run in self.runs
-            ],
-        }
+        return {**asdict(self), "pair": dict(self.pair), "runs": [asdict(run) for run in self.runs]}
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> CostModel:
         """Make it again of what `as_dict` gave."""
-        fields = dict(given)
-        runs = tuple(
-            Timed(run["pattern"], run["n"], Work(run["pairs"], run["moved"], run["features"]), run["seconds"])
-            for run in fields.pop("runs")
-        )
-        return cls(**fields, runs=runs)
+        runs = tuple(Timed(**{**run, "work": Work(**run["work"])}) for run in given["runs"])
+        return cls(**{**given, "pair": dict(given["pair"]), "runs": runs})
 
 
 def measure_costs(
@@ -187,7 +192,7 @@ def measure_costs(
     for n in lengths:
         query, key, value = (torch.randn(1, HEADS, n, dim, generator=random).to(device, dtype) for _ in range(3))
         heads = AttentionMatrix(query, key, causal=causal)
-        tasks += [(pattern, heads, value) for pattern in patterns if _fits(pattern, heads)]
+        tasks += [(pattern, heads, value) for pattern in patterns if not sees_all(pattern, n) and _fits(pattern, heads)]
     if not tasks:
         raise ArgumentError(complaint("patterns", wanted="at least one that can be timed", got="none"))
     taken: list[list[float]] = [[] for _ in tasks]
@@ -197,11 +202,18 @@ def measure_costs(
             if turn:
                 seconds.append(spent / HEADS)
     runs = tuple(
-        Timed(label(pattern), heads.shape[3], pattern.work(*heads.shape[2:], causal=causal), median(seconds))
+        Timed(
+            label(pattern), pattern.kind, heads.shape[3], pattern.work(*heads.shape[2:], causal=causal), median(seconds)
+        )
         for (pattern, heads, _), seconds in zip(tasks, taken, strict=True)
     )
+    fixed, row, pair, moved, feature = _fit(runs)
     return CostModel(
-        *_fit(runs),
+        fixed,
+        row,
+        pair,
+        moved,
+        feature,
         machine=_machine(device),
         threads=torch.get_num_threads(),
         torch=torch.__version__,
@@ -210,6 +222,11 @@ def measure_costs(
         causal=causal,
         runs=runs,
     )
+
+
+def sees_all(pattern: Pattern, n: int) -> bool:
+    """Tell whether a pattern that forgets what is far away has forgotten nothing of `n` tokens, and is exact."""
+    return pattern.held(n) >= n and pattern.held(FAR) < FAR
 
 
 def label(pattern: Pattern) -> str:
@@ -235,25 +252,33 @@ def _time(pattern: Pattern, heads: AttentionMatrix, value: Tensor) -> float:
     return perf_counter() - start
 
 
-def _fit(runs: Sequence[Timed]) -> list[float]:
+def _fit(runs: Sequence[Timed]) -> tuple[float, float, dict[str, float], float, float]:
     """Return the coefficients, none negative, that explain the runs best in proportion.
 
     So few unknowns need no algorithm: the best of all subsets of which least squares makes none negative is the
     solution of non-negative least squares (Lawson and Hanson 1974, "Solving least squares problems", chapter 23).
     """
-    parts = torch.tensor([[1, r.work.pairs, r.work.moved, r.work.features] for r in runs], dtype=torch.float64)
+    kinds = list(dict.fromkeys(run.kind for run in runs))
+    parts = torch.tensor(
+        [
+            [1, run.n, *(run.work.pairs * (run.kind == kind) for kind in kinds), run.work.moved, run.work.features]
+            for run in runs
+        ],
+        dtype=torch.float64,
+    )
     weighted = parts / torch.tensor([run.seconds for run in runs], dtype=torch.float64).unsqueeze(1)
     size = weighted.norm(dim=0).clamp(min=torch.finfo(torch.float64).tiny)
-    wanted = torch.ones(len(runs), dtype=torch.float64)
-    best, least = torch.zeros(len(TERMS), dtype=torch.float64), float("inf")
-    for chosen in _subsets([i for i in range(len(TERMS)) if bool(parts[:, i].any())]):
+    wanted = torch.ones(len(runs), 1, dtype=torch.float64)
+    best, least = parts.new_zeros(parts.shape[1]), float("inf")
+    for chosen in _subsets([i for i in range(parts.shape[1]) if bool(parts[:, i].any())]):
         columns = (weighted / size)[:, chosen]
-        found = torch.linalg.lstsq(columns, wanted.unsqueeze(1), driver="gelsd").solution[:, 0]
+        found = torch.linalg.lstsq(columns, wanted, driver="gelsd").solution
         off = float((columns @ found - wanted).square().sum())
         if bool((found >= 0).all()) and off < least:
             best, least = torch.zeros_like(best), off
-            best[chosen] = found / size[chosen]
-    return best.tolist()
+            best[chosen] = found[:, 0] / size[chosen]
+    fixed, row, *pairs, moved, feature = best.tolist()
+    return fixed, row, dict(zip(kinds, pairs, strict=True)), moved, feature
 
 
 def _subsets(items: Sequence[int]) -> Iterator[list[int]]:

@@ -34,7 +34,7 @@ class Curve:
         found = [(0.0, 0.0)]
         for predicted, measured in sorted(points):
             highest = max(measured, found[-1][1])
-            if predicted == found[-1][0] and len(found) > 1:
+            if len(found) > 1 and math.isclose(predicted, found[-1][0]):
                 found.pop()
             if predicted > 0:
                 found.append((predicted, highest))
@@ -82,8 +82,9 @@ def _first(x: float, high: tuple[float, float], exponent: float) -> float:
 
 def _between(x: float, low: tuple[float, float], high: tuple[float, float]) -> float:
     line = low[1] + (high[1] - low[1]) * (x - low[0]) / (high[0] - low[0])
-    return line if low[1] <= 0 else max(line, low[1] * (x / low[0]) ** _power(low, high))
+    # In logarithms nothing overflows.
+    return line if low[1] <= 0 else max(line, math.exp(math.log(low[1]) + _power(low, high) * math.log(x / low[0])))
 
 
 def _power(low: tuple[float, float], high: tuple[float, float]) -> float:
-    return math.log(high[1] / low[1]) / math.log(high[0] / low[0])
+    return (math.log(high[1]) - math.log(low[1])) / (math.log(high[0]) - math.log(low[0]))

@@ -81,10 +81,10 @@ class Effects:
     def loss(self) -> Tensor:
         """What a pattern is predicted to add to the loss, (text, head, pattern): never below 0.
 
-        The second-order rise, and the first-order one where it is a rise: an error that helps this text by luck is no
-        reason to make it.
+        The second-order rise on the text, and the first-order one where it is a rise in the mean over texts: an error
+        that helps these texts by luck is no reason to make it.
         """
-        return self.values["second"] + self.values["first"].clamp(min=0)
+        return self.values["second"] + self.values["first"].mean(0).clamp(min=0)
 
     @property
     def fits(self) -> Tensor:
@@ -129,7 +129,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     "text": {"unit": "", "meaning": "Which text, from 0."},
     "pattern": {"unit": "", "meaning": "Which of the patterns, from 0."},
     **{m.name: {"unit": m.unit, "meaning": m.meaning} for m in MEASURES},
-    "loss": {"unit": "nats", "meaning": "What the loss is predicted to rise by: second, and first where it is a rise."},
+    "loss": {"unit": "nats", "meaning": "What the loss is predicted to rise by, to second and first order."},
 }
 
 

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeGuard
 
 import torch
@@ -127,6 +128,48 @@ class Exact:
         """How many heads."""
         return self.matrix.shape[1]
 
+    # What all patterns are measured with is made once.
+
+    @cached_property
+    def relative(self) -> AttentionMatrix | None:
+        """The same heads with scores from which each row's log-sum-exp is taken, and a sink of weight 1; see `kept_by`.
+
+        None where that is not exact: a soft cap would bend what is taken away, another sink could change which keys are
+        chosen, and large scores need the streaming sums' precision.
+        """
+        matrix = self.matrix
+        if matrix.softcap or matrix.sinks is not None or not matrix.scale or matrix.row_sums.precise:
+            return None
+        query, key = matrix.query.to(matrix.accumulator), matrix.key.to(matrix.accumulator)
+        away = torch.where(matrix.lse.isfinite(), -matrix.lse / matrix.scale, 0.0)
+        return AttentionMatrix(
+            torch.cat([query, away.unsqueeze(-1)], -1),
+            _with_ones(key),
+            matrix.scale,
+            bias=matrix.bias,
+            sinks=query.new_zeros(self.heads),
+        ).with_visibility(matrix.visibility)
+
+    @cached_property
+    def value_and_ones(self) -> Tensor:
+        """The values, and a 1 beside each."""
+        return _with_ones(self.value.to(self.matrix.accumulator))
+
+    @cached_property
+    def size(self) -> Tensor:
+        """The norm of each head's output; (head,), float64."""
+        return _norm(self.output.to(self.matrix.accumulator))
+
+    @cached_property
+    def diameter(self) -> Tensor:
+        """A bound of the diameter of each head's values, (head,)."""
+        return diameter(self.value, self.heads)
+
+    @cached_property
+    def diameter_with_origin(self) -> Tensor:
+        """The same where 0 counts as a value."""
+        return diameter(self.value, self.heads, origin=True)
+
 
 @torch.no_grad()
 def losses(exact: Exact, pattern: Pattern) -> Mapping[str, Tensor]:
@@ -153,7 +196,7 @@ def losses(exact: Exact, pattern: Pattern) -> Mapping[str, Tensor]:
         dropped, output = kept_by(exact, pattern)
         return _of_kept(exact, dropped, output)
     instead = pattern.matrix(exact.matrix)
-    if _keeps(exact.matrix, instead):
+    if _narrows(instead, exact.matrix):
         return _of_kept(exact, *streamed(exact, instead))
     none = torch.full((exact.heads,), torch.nan, dtype=torch.float64)
     found = dict.fromkeys(("dropped_mean", "dropped_p95", "dropped_worst", "bound"), none)
@@ -164,7 +207,7 @@ def losses(exact: Exact, pattern: Pattern) -> Mapping[str, Tensor]:
 
 def _of_kept(exact: Exact, dropped: Tensor, output: Tensor) -> dict[str, Tensor]:
     """Return all measures of a pattern that keeps a set of keys, from what it drops of each row and what it gives."""
-    reach = diameter(exact.value, exact.heads, origin=_gives_nothing(exact.matrix, dropped))
+    reach = exact.diameter_with_origin if _gives_nothing(exact.matrix, dropped) else exact.diameter
     over = _over_rows(dropped)
     found = {f"{what}_{name}": value for what in ("dropped", "variation") for name, value in over.items()}
     return found | {"bound": over["worst"] * reach} | on_the_loss(exact, output)
@@ -191,27 +234,14 @@ def kept_by(exact: Exact, pattern: KeepSet) -> tuple[Tensor, Tensor]:
     row, and with a sink of weight 1 beside them. Of values that are all 1 it then gives c = kept / (kept + 1), and of
     the others what they give, times c. Taking a number from all of a row's scores changes no choice of keys.
     """
-    matrix = exact.matrix
-    if matrix.softcap or matrix.sinks is not None or not matrix.scale or matrix.row_sums.precise:
-        # A soft cap would bend what is taken away, another sink could change what is chosen, and large scores need the
-        # streaming sums' precision.
-        return streamed(exact, pattern.matrix(matrix))
-    dtype, lse = matrix.accumulator, matrix.lse
-    query, key, value = matrix.query.to(dtype), matrix.key.to(dtype), exact.value.to(dtype)
-    away = torch.where(lse.isfinite(), -lse / matrix.scale, 0.0)
-    relative = AttentionMatrix(
-        torch.cat([query, away.unsqueeze(-1)], -1),
-        torch.cat([key, torch.ones_like(key[..., :1])], -1),
-        matrix.scale,
-        bias=matrix.bias,
-        sinks=query.new_zeros(exact.heads),
-    ).with_visibility(matrix.visibility)
-    given = pattern.attend(relative, torch.cat([value, torch.ones_like(value[..., :1])], -1))
+    if exact.relative is None:
+        return streamed(exact, pattern.matrix(exact.matrix))
+    given = pattern.attend(exact.relative, exact.value_and_ones)
     share = given[..., -1:]
-    mean = torch.where(share > 0, given[..., :-1] / share.clamp(min=torch.finfo(dtype).tiny), 0.0)
+    mean = torch.where(share > 0, given[..., :-1] / share.clamp(min=torch.finfo(share.dtype).tiny), 0.0)
     kept = share[..., 0].double() / (1 - share[..., 0].double())
     # A row that sees nothing has nothing to lose.
-    return torch.where(lse.isfinite(), 1 - kept, 0.0).clamp(0.0, 1.0), mean
+    return torch.where(exact.matrix.lse.isfinite(), 1 - kept, 0.0).clamp(0.0, 1.0), mean
 
 
 def streamed(exact: Exact, instead: AttentionMatrix) -> tuple[Tensor, Tensor]:
@@ -224,13 +254,14 @@ def streamed(exact: Exact, instead: AttentionMatrix) -> tuple[Tensor, Tensor]:
 
 def on_the_loss(exact: Exact, output: Tensor) -> dict[str, Tensor]:
     """Return how far other outputs are off, and what the loss makes of it, to first and second order; (head,) each."""
-    change = output.double() - exact.output.double()
-    along = (exact.slope.double() * change).sum(-1)
-    size = exact.output.double().flatten(2).norm(dim=-1)
-    off = change.flatten(2).norm(dim=-1)
-    error = torch.where(off > 0, off / size.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
+    # Short sums run in the heads' own precision, long ones in float64.
+    dtype = exact.matrix.accumulator
+    change = output.to(dtype) - exact.output.to(dtype)
+    along = (exact.slope.to(dtype) * change).sum(-1).double()
+    off = _norm(change)
+    error = torch.where(off > 0, off / exact.size.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
     first, second = along.sum((0, 2)), 0.5 * exact.terms * along.square().sum((0, 2))
-    return {"error": error[0].cpu(), "first": first.cpu(), "second": second.cpu()}
+    return {"error": error.cpu(), "first": first.cpu(), "second": second.cpu()}
 
 
 def dropped_mass(whole: Tensor, kept: Tensor) -> Tensor:
@@ -274,7 +305,7 @@ def diameter(value: Tensor, heads: int, *, origin: bool = False) -> Tensor:
     return 2 * farthest.repeat_interleave(heads // len(farthest)).cpu()
 
 
-def _keeps(exact: AttentionMatrix, instead: AttentionOperator) -> TypeGuard[AttentionMatrix]:
+def _narrows(instead: AttentionOperator, exact: AttentionMatrix) -> TypeGuard[AttentionMatrix]:
     """Tell whether a stand-in is the same scores with fewer keys."""
     return isinstance(instead, AttentionMatrix) and instead.query is exact.query and instead.key is exact.key
 
@@ -287,6 +318,15 @@ def _gives_nothing(matrix: AttentionMatrix, dropped: Tensor) -> bool:
 def _over_rows(track: Tensor) -> dict[str, Tensor]:
     rows = track[0].double().cpu()
     return {"mean": rows.mean(-1), "p95": rows.quantile(0.95, dim=-1), "worst": rows.amax(-1)}
+
+
+def _norm(tensor: Tensor) -> Tensor:
+    """Return the norm of all rows of each head; (head,), float64."""
+    return tensor.square().sum(-1).double().sum((0, 2)).sqrt()
+
+
+def _with_ones(tensor: Tensor) -> Tensor:
+    return torch.cat([tensor, torch.ones_like(tensor[..., :1])], -1)
 
 
 def _per_head(value: Tensor, heads: int) -> Tensor:

@@ -25,7 +25,12 @@ from attlas.planning.dispatch import Applied, Dispatcher, Layer
 from attlas.planning.subject import Site, Subject, numbered, sites_of
 from attlas.results import Provenance
 
-Patterns = Mapping[tuple[Layer, int], Pattern] | Callable[[int, int], Pattern | None]
+Patterns = (
+    Mapping[tuple[int, int], Pattern]
+    | Mapping[tuple[str, int], Pattern]
+    | Mapping[tuple[Layer, int], Pattern]
+    | Callable[[int, int], Pattern | None]
+)
 """(layer, head) -> pattern, as a mapping or a function; what is left out, or None, stays exact."""
 
 
@@ -131,7 +136,7 @@ class Plan:
         """
         sites = sites_of(model) if layers is None and isinstance(model, LanguageModel) else ()
         names = tuple(layers) if layers is not None else tuple(site.label for site in sites)
-        given = patterns if isinstance(patterns, Mapping) else dict(_asked(patterns, sites))
+        given: Any = patterns.items() if isinstance(patterns, Mapping) else _asked(patterns, sites)
         made = {
             "made": datetime.now(UTC).date().isoformat(),
             "texts": [_described(model, text) for text in texts],
@@ -140,7 +145,7 @@ class Plan:
         subject = Subject.of(model)
         return cls(
             subject,
-            {_checked_place(place, names, sites): _checked(pattern) for place, pattern in given.items()},
+            {_checked_place(place, names, sites): _checked(pattern) for place, pattern in given},
             names,
             tuple(site.heads for site in sites),
             dict(expected or {}),

@@ -279,7 +279,7 @@ class Profile(Table):
         """Return the same picture as text."""
         chosen = self.choose(error, by=by)
         n = max(text.tokens for text in self.effects.texts)
-        ordered = sorted(self.effects.patterns, key=lambda one: self.costs.seconds(one.work(n, n, causal=True)))
+        ordered = sorted(self.effects.patterns, key=lambda one: self.costs.of(one, n, causal=True))
         title = f"{self.provenance.model}: the cheapest pattern of each head with perplexity within {_percent(error)}"
         return picture(self.effects.heads, chosen.patterns, {one: label(one) for one in ordered}, title)
 
@@ -347,7 +347,7 @@ def seconds(costs: CostModel, heads: Sequence[Head], patterns: Sequence[Pattern]
         if alike not in known:
             # A head with a window of its own costs no more than that, exactly.
             exact = [Full()] if head.window is None else [Full(), SlidingWindow(head.window)]
-            taken = [costs.seconds(one.work(n, n, causal=head.causal)) for one in (*exact, *patterns)]
+            taken = [costs.of(one, n, causal=head.causal) for one in (*exact, *patterns)]
             known[alike] = [min(taken[: len(exact)]), *taken[len(exact) :]]
     return torch.tensor([known[head.causal, head.window] for head in heads], dtype=torch.float64)
 

@@ -14,12 +14,10 @@ from attlas.capture import LanguageModel
 from attlas.capture.asking import document_of, next_token_losses, predicts
 from attlas.errors import ArgumentError, DocumentError, NonFiniteError, complaint
 from attlas.patterns import Pattern
+from attlas.planning.costs import FAR
 
 Loss = Callable[[Any], Tensor]
 """Makes one number, differentiable, of what the model returns for one text."""
-
-_FAR = 2**30
-"""Tokens after which a pattern that forgets has forgotten."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,8 +115,8 @@ def texts_of(
 
 def needed(patterns: Sequence[Pattern]) -> int:
     """Return how many tokens a text needs: twice what the narrowest pattern that forgets still sees at its end."""
-    narrowest = min((pattern.held(_FAR) for pattern in patterns), default=_FAR)
-    return 2 * narrowest if narrowest < _FAR else 2
+    narrowest = min((pattern.held(FAR) for pattern in patterns), default=FAR)
+    return 2 * narrowest if narrowest < FAR else 2
 
 
 def _ids(lm: LanguageModel, text: str | Sequence[int], most: int) -> tuple[int, Tensor]:

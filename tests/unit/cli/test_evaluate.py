@@ -15,7 +15,7 @@ from attlas.patterns import SlidingWindow
 from attlas.planning.plan import Plan
 
 TEXT = "the quick brown fox jumps over the lazy dog\n" * 4
-QUICK = ("--generate", "0", "--timing", "0", "--no-flips")
+QUICK = ("--generate", "0", "--timing", "0")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def refused(*arguments: object) -> BaseException:
 
 def test_a_plan_is_told_from_exact(long_reader: Path, plan: Path, other: Path, tmp_path: Path) -> None:
     out = tmp_path / "evaluation.parquet"
-    said = " ".join(run(long_reader, plan, other, "--generate", 4, "--timing", 1, "--out", out).split())
+    said = " ".join(run(long_reader, plan, other, "--generate", 4, "--timing", 1, "--flips", "--out", out).split())
     for words in ("held-out text", "Held-out texts", "Speed", "attention's share", "keys and values after"):
         assert words in said
     assert "6 of 8 heads are full; 2 ran by another pattern" in said

@@ -144,7 +144,7 @@ def test_a_guard_needs_all_keys() -> None:
 
 class TestOneLayer:
     def test_what_is_held_is_first_and_nearest(self) -> None:
-        layer = HeldLayer(Span(2, 4), lambda: True)
+        layer: Any = HeldLayer(Span(2, 4), lambda: True)
         numbers = torch.arange(20.0).view(1, 1, 20, 1)
         keys, values = layer.update(numbers[..., :9, :], numbers[..., :9, :])
         assert keys.shape[2] == 9

@@ -51,7 +51,8 @@ class TestRouting:
         assert list(cap.unrouted) == ["model.layers.1.self_attn"]
         with attlas.capture(llama, values=True) as cap:
             logits(llama, inputs)
-        A, values = cap[1], cap.values(1)
+        A: Any = cap[1]
+        values = cap.values(1)
         expected = torch.cat(
             [
                 WINDOW.matrix(A[:, 0:1]) @ values[:, 0:1],
@@ -114,7 +115,8 @@ class TestRouting:
             found = module(states)
         assert applied.routed == {"Heads": {WINDOW: (1,)}}
         torch.testing.assert_close(found[:, 0], plain[:, 0])
-        expected = WINDOW.matrix(cap[0][:, 1:2]) @ cap.values(0)[:, 1:2]
+        A: Any = cap[0]
+        expected = WINDOW.matrix(A[:, 1:2]) @ cap.values(0)[:, 1:2]
         torch.testing.assert_close(found[:, 1:2], expected)
 
     def test_gradients_flow(self, llama: Any) -> None:

@@ -245,7 +245,8 @@ class TestWhoseItIs:
     def test_a_bare_module_of_another_shape_is_refused(self) -> None:
         with pytest.raises(ArgumentError, match="made for"), a_plan().applied(TINY["Mistral"].build()):
             pass
-        with pytest.raises(ArgumentError, match="made for"), a_plan().applied(opened().model.model):
+        part: Any = opened().model.model
+        with pytest.raises(ArgumentError, match="made for"), a_plan().applied(part):
             pass
 
     def test_it_says_what_it_is(self) -> None:

@@ -37,9 +37,8 @@ def made(lost: Any = None, checks: tuple[Check, ...] = (), window: int | None = 
     zeros = torch.zeros_like(second)
     values = dict.fromkeys(NAMES, zeros) | {"second": second, "error": zeros + second.isnan() * second}
     texts = (TextRead(N, 4 * N, 2.0), TextRead(N, N, 3.0))
-    model = CostModel(
-        0, 1, 0, 0, "here", 1, "2", "float32", 8, True, (Timed("full", 2, Full().work(2, 2, causal=True), 3.0),)
-    )
+    run = Timed("full", "full", 2, Full().work(2, 2, causal=True), 3.0)
+    model = CostModel(0, 0, {"full": 1}, 0, 0, "here", 1, "2", "float32", 8, True, (run,))
     subject = Subject("tiny", "f00d", "llama", 1000)
     provenance = Provenance("0", "tiny", "f00d", {"length": N})
     return Profile(Effects(heads, (NARROW, WIDE), texts, values), model, checks, subject, ("a", "b"), provenance)
