@@ -196,11 +196,12 @@ def far(length: int, *, tiny: bool) -> Iterator[Row]:
             strict=True,
         )
         slope = (peaks[1] - peaks[0]) / (more - few)
+        fewer = "1 layer" if few == 1 else f"{few} layers"
         yield Row(
             f"`{method}` on {length:,} tokens, {more} layers of {MODEL}'s shape, random weights",
             "–",
             f"{peaks[1] / 1e9:.2f} GB, {seconds(times[1])}",
             "< 8 GB",
-            f"peak of the whole process; {few} layers {peaks[0] / 1e9:.2f} GB, so 30 layers about "
+            f"peak of the whole process; {fewer} {peaks[0] / 1e9:.2f} GB in {seconds(times[0])}, so 30 layers about "
             f"{(peaks[1] + (30 - more) * slope) / 1e9:.1f} GB (projected)",
         )

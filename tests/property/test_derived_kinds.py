@@ -139,7 +139,7 @@ def test_rows_without_weight_change_nothing(drawn, data):
     full = torch.einsum("bhi,bhij->bhj", weights.double(), dense.double())
     got = operator.received(weights)
     terms = torch.einsum("bhi,bhij->bhj", weights.double().abs(), dense.double())
-    magnitude = problem.rounding(terms)
+    magnitude = problem.magnitude + problem.steps * terms.max().item()
     assert_as_exact_as(got, torch.einsum("bhi,bhij->bhj", weights, dense), full, magnitude=magnitude)
     together = operator.T @ several
     wanted = dense.double().mT @ several.double()
@@ -168,7 +168,9 @@ def test_products_that_share_tiles(drawn, targets, positive, by_head):
         wanted.append((spread.unsqueeze(-2) @ products).squeeze(-2))
         terms.append((spread.abs().unsqueeze(-2) @ products.abs()).squeeze(-2))
     assert_as_exact_as(received, wanted[1], wanted[0], magnitude=problem.rounding(terms[0]))
-    torch.testing.assert_close(plainly_received, problem.matrix.received(weights[0]))
+    alone, whole = (problem.matrix.received(one) for one in (weights[0], weights[0].abs()))
+    magnitude = problem.steps * whole.max().item()
+    assert_as_exact_as(plainly_received, alone, alone.double(), magnitude=magnitude, what="received")
 
 
 @RELAXED
