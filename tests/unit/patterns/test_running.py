@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from attlas import ArgumentError, AttentionMatrix, NonFiniteError
-from attlas.patterns import BlockSparse, Full, SlidingWindow, VerticalSlash, running
+from attlas.patterns import BlockSparse, Full, SlidingWindow, VerticalSlash, from_settings, running
 from attlas.patterns.keep import HEIGHT
 from attlas.testing import no_dense
 from keeping import CHOOSING, EVERY, KEEPING, counted, truth
@@ -153,13 +153,13 @@ def test_memory_is_that_of_a_few_chunks(monkeypatch):
     [
         (lambda: SlidingWindow(0), "width: wanted a whole number of at least 1, got 0"),
         (lambda: SlidingWindow(8, sinks=-1), "sinks: wanted a whole number of at least 0"),
-        (lambda: SlidingWindow(**{"width": 2.5}), "width: wanted a whole number"),
+        (lambda: from_settings("sliding_window", {"width": 2.5}), "width: wanted a whole number"),
         (lambda: SlidingWindow(True), "width: wanted a whole number"),
         (lambda: BlockSparse(8), "blocks, local, top: wanted just one of them, got none of them"),
         (lambda: BlockSparse(8, local=1, top=2), "got local and top"),
         (lambda: BlockSparse(8, top=1), "top: wanted a whole number of at least 2"),
         (lambda: BlockSparse(8, top=2, stride=2), "stride: wanted None without `local`"),
-        (lambda: BlockSparse(8, **{"blocks": ((1, 2, 3),)}), r"blocks: wanted pairs"),
+        (lambda: from_settings("block_sparse", {"block": 8, "blocks": [[1, 2, 3]]}), "blocks: wanted pairs"),
         (lambda: BlockSparse(8, blocks=((1, -2),)), "blocks: wanted a whole number of at least 0"),
         (lambda: VerticalSlash(4, 10, band=4), "slash: wanted a multiple of band = 4, got 10"),
         (lambda: VerticalSlash(-1, 16), "vertical: wanted a whole number of at least 0"),
