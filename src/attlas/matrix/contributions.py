@@ -88,9 +88,12 @@ class Contributions:
         matrix = self.matrix.narrow(batch, slice(0, self.matrix.shape[1]))
         return replace(self, matrix=matrix, value=value, residual=residual, inner=inner, outer=outer)
 
-    def written(self, keys: Indices) -> Tensor:
-        """Return what each head writes of some tokens, ``v_j^h W^h``; (batch, head, keys, width)."""
-        value = self.value[:, :, keys].detach().to(self.matrix.accumulator)
+    def written(self, keys: Indices, dtype: torch.dtype | None = None) -> Tensor:
+        """Return what each head writes of some tokens, ``v_j^h W^h``; (batch, head, keys, width).
+
+        Computed in `dtype`, by default that of the matrix's sums.
+        """
+        value = self.value[:, :, keys].detach().to(dtype or self.matrix.accumulator)
         output = self.output.detach().to(value)
         return value.repeat_interleave(self.group, dim=1) @ output
 

@@ -47,7 +47,8 @@ class Triangles:
         last = triangles.new_zeros((batch, head + 1, n_key))
 
         def factor(keys: slice) -> None:
-            columns = vectors.written(keys).to(dtype)
+            # Rounded before, squares would not fit the inner products that they are subtracted from.
+            columns = vectors.written(keys, dtype)
             if vectors.residual is not None:
                 own = columns.new_zeros((batch, 1, keys.stop - keys.start, vectors.width))
                 first = max(keys.start, offset)
