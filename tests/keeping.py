@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from attlas import AttentionMatrix
 from attlas.matrix.reference import dense_attention
 from attlas.patterns import (
     BigBird,
@@ -27,6 +28,7 @@ from attlas.patterns import (
     running,
 )
 from attlas.patterns.chunk import attend_chunks
+from attlas.patterns.fused import fused
 
 STATIC = {
     "window": SlidingWindow(5),
@@ -193,16 +195,22 @@ def truth(
 
 @contextmanager
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Collect how many scores each product of chunks computes."""
+    """Collect how many scores count in each product of chunks, and in the fused kernel."""
     pairs: list[int] = []
 
     def counting(query: Tensor, keys: Any, *arguments: Any) -> Tensor:
-        pairs.append(query.shape[0] * query.shape[1] * sum(key.shape[2] for key, _ in keys))
+        pairs.append(query.shape[0] * query.shape[1] * sum(value.shape[1] for _, value in keys))
         return attend_chunks(query, keys, *arguments)
+
+    def counting_fused(exact: AttentionMatrix, value: Tensor) -> Tensor:
+        batch, head, n_query, n_key = exact.shape
+        pairs.append(batch * head * Full().work(n_query, n_key, causal=True).pairs)
+        return fused(exact, value)
 
     with monkeypatch.context() as patch:
         for module in (running, choosing):
             patch.setattr(module, "attend_chunks", counting)
+        patch.setattr(running, "fused", counting_fused)
         yield pairs
 
 

@@ -81,6 +81,9 @@ class Band(FixedKeep):
         near = (positions.start - self.reach + 1, positions.stop + after)
         return merged([(0, self.sinks), near, *((token, token + 1) for token in self.tokens)], n_key)
 
+    def complete(self, n_query: int, n_key: int) -> int:
+        return max(self.width + self.sinks - (n_key - n_query), 0) if self.step == 1 else 0
+
     def runs(self, n_query: int, n_key: int) -> Iterator[Run]:
         offset = n_key - n_query
         fixed = tuple(dict.fromkeys([*range(min(self.sinks, n_key)), *(t for t in self.tokens if t < n_key)]))
@@ -88,7 +91,7 @@ class Band(FixedKeep):
             # Rows that are a multiple of `step` apart see keys that are so, too: a plain window among themselves.
             before, own = divmod(offset + first, self.step)
             rows, keys = range(first, n_query, self.step), range(own, n_key, self.step)
-            for run in self._window(len(rows), len(keys), before):
+            for run in self._window(len(rows), len(keys), before, len(fixed)):
                 if run.rows:
                     yield self._with_fixed(run, rows, keys, fixed, offset)
         if self.whole:
@@ -98,8 +101,11 @@ class Band(FixedKeep):
                     seen = range(positions.stop if self.causal else n_key)
                     yield Run(range(positions.start - offset, positions.stop - offset), (seen,), whole=True)
 
-    def _window(self, n_query: int, n_key: int, offset: int) -> Iterator[Run]:
-        """Cut the rows of a plain window, the first of which stands at position `offset`."""
+    def _window(self, n_query: int, n_key: int, offset: int, fixed: int) -> Iterator[Run]:
+        """Cut the rows of a plain window, the first of which stands at position `offset`.
+
+        Chunks that look alike begin where there are `fixed` more keys before their own; see `attlas.patterns.chunk`.
+        """
         before, after = self.width - 1, 0 if self.causal else self.width - 1
 
         def alone(first: int, stop: int) -> Iterator[Run]:
@@ -107,7 +113,7 @@ class Band(FixedKeep):
                 start, end = rows.start + offset - before, rows.stop + offset + after
                 yield Run(rows, (range(max(start, 0), max(min(end, n_key), max(start, 0))),))
 
-        first = min(max(before - offset, 0), n_query)
+        first = min(max(before + fixed - offset, 0), n_query)
         count = max(min(n_query, n_key - after - offset) - first, 0) // HEIGHT
         stop = first + count * HEIGHT
         yield from alone(0, first)

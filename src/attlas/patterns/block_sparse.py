@@ -8,6 +8,8 @@ from functools import lru_cache
 from attlas.errors import ArgumentError, complaint
 from attlas.matrix import AttentionMatrix
 from attlas.patterns.blocks import Blocks
+from attlas.patterns.full import Full
+from attlas.patterns.keep import HEIGHT
 from attlas.patterns.keep_set import KeepSet, whole_number, work_of
 from attlas.patterns.pattern import Work
 from attlas.patterns.pooled_blocks import PooledBlocks, choose_blocks
@@ -85,11 +87,16 @@ class BlockSparse(KeepSet):
     def work(self, n_query: int, n_key: int, *, causal: bool) -> Work:
         count = -(-n_key // self.block)
         if self.top is None:
-            return work_of(_blocks(self, count, causal), n_query, n_key)
+            return work_of(_blocks(self, count, causal), n_query, n_key, causal=causal)
         width = min(self.top, count) * self.block
         rows = min(n_query, n_key)
         first = n_key - rows
-        return Work(pairs=rows * width, moved=(count - first // self.block) * width)
+        # Up to here there are no more blocks to choose from, and rows run as exact attention does.
+        free = min(max(width - first, 0), rows) if causal else 0
+        free = free if free >= HEIGHT else 0
+        exact = Full().work(free, first + free, causal=True).pairs
+        chosen = rows - free
+        return Work(pairs=exact + chosen * width, moved=(count - (n_key - chosen) // self.block) * width)
 
 
 def _pair(pair: object) -> tuple[int, int]:

@@ -7,12 +7,13 @@ from abc import abstractmethod
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - the field's own abbreviation
 from torch import Tensor
 
 from attlas.matrix import AttentionMatrix
 from attlas.matrix.hiding import hidden_by
-from attlas.matrix.visibility import Formula, Visibility, looked_up
-from attlas.patterns.chunk import Bend, Rules, attend_chunks
+from attlas.matrix.visibility import Formula, Visibility, looked_up, take_shared
+from attlas.patterns.chunk import Bend, Rules, Scratch, attend_chunks
 from attlas.patterns.keep import Keep, Run
 from attlas.patterns.running import Piece, in_pieces, streamed
 
@@ -26,6 +27,9 @@ class ChosenKeep(Keep):
 
     late: int
     """How many of the gathered keys, the first ones, may come after their row."""
+
+    unit: int = 1
+    """How many keys that follow one another are always gathered together, from a multiple of this number on."""
 
     @abstractmethod
     def runs(self, n_query: int, n_key: int) -> Iterator[Run]:
@@ -54,14 +58,20 @@ def attend(exact: AttentionMatrix, value: Tensor, keep: ChosenKeep) -> Tensor:
     if not runs:
         return streamed(exact, value, keep)
 
-    def work(heads: AttentionMatrix, values: Tensor, piece: Piece) -> Tensor:
-        return _attend_piece(keep, heads, values, piece)
+    stores = [F.pad(tensor, (0, 0, 0, -tensor.shape[2] % keep.unit)) for tensor in (exact.key, value)]
 
-    out = in_pieces(exact, value, runs, work)
+    def work(heads: AttentionMatrix, values: Tensor, piece: Piece, scratch: Scratch) -> Tensor:
+        del values
+        key, own = (take_shared(store, exact.shape[1], piece.batch, piece.head) for store in stores)
+        return _attend_piece(keep, heads, key, own, piece, scratch)
+
+    out = in_pieces(exact, value, keep, runs, work)
     return streamed(exact, value, keep) if math.isnan(float(out.detach().sum())) else out
 
 
-def _attend_piece(keep: ChosenKeep, heads: AttentionMatrix, value: Tensor, piece: Piece) -> Tensor:
+def _attend_piece(
+    keep: ChosenKeep, heads: AttentionMatrix, key: Tensor, value: Tensor, piece: Piece, scratch: Scratch
+) -> Tensor:
     batch, head = heads.shape[:2]
     rules, dtype = heads.visibility, heads.accumulator
     rows = piece.row_indices(heads.device)
@@ -70,7 +80,11 @@ def _attend_piece(keep: ChosenKeep, heads: AttentionMatrix, value: Tensor, piece
     keys = keep.gathered(rules.batches, rules.heads, positions)
     places = keys.clamp(min=0)
     query = heads.query[:, :, piece.rows].to(dtype).unflatten(2, (count, height)).flatten(0, 2)
-    near = [(_gathered(heads.key, head, places).to(dtype).mT, _gathered(value, head, places).to(dtype))]
+    units = places[..., :: keep.unit] // keep.unit
+    near = [
+        _gathered(store, head, units, keep.unit, name, scratch).to(dtype)
+        for name, store in (("keys", key), ("values", value))
+    ]
     sinks = None
     if heads.sinks is not None:
         sinks = heads.sinks.to(dtype).view(1, head, 1, 1).expand(batch, -1, count, height).reshape(-1, height, 1)
@@ -91,7 +105,7 @@ def _attend_piece(keep: ChosenKeep, heads: AttentionMatrix, value: Tensor, piece
         own, bias = _own_rules(heads, positions, places)
         seen = seen if own is None else seen & own
         by_head = Rules(shape, seen=seen.unsqueeze(3), bias=None if bias is None else bias.unsqueeze(3))
-    out = attend_chunks(query, near, Bend(heads.scale, heads.softcap, sinks), by_head)
+    out = attend_chunks(query, [(near[0].mT, near[1])], Bend(heads.scale, heads.softcap, sinks), by_head, scratch)
     return out.view(batch, head, count * height, -1)
 
 
@@ -107,13 +121,17 @@ def _added(seen: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -math.inf)
 
 
-def _gathered(tensor: Tensor, head: int, keys: Tensor) -> Tensor:
-    """Copy each head's chosen keys or values together; (batch · head · chunks, keys, width)."""
+def _gathered(tensor: Tensor, head: int, units: Tensor, unit: int, name: str, scratch: Scratch) -> Tensor:
+    """Copy each head's chosen units of keys or values together; (batch · head · chunks, keys, width)."""
     batch, kv_head, n_key, width = tensor.shape
-    first = torch.arange(batch * kv_head, device=keys.device).view(batch, kv_head) * n_key
+    first = torch.arange(batch * kv_head, device=units.device).view(batch, kv_head) * (n_key // unit)
     first = first.repeat_interleave(head // kv_head, dim=1)[:, :, None, None]
-    chosen = tensor.reshape(-1, width).index_select(0, (first + keys).flatten())
-    return chosen.view(-1, keys.shape[3], width)
+    places, stored = (first + units).flatten(), tensor.reshape(-1, unit * width)
+    if tensor.requires_grad:
+        chosen = stored.index_select(0, places)
+    else:
+        chosen = torch.index_select(stored, 0, places, out=scratch.take(name, (len(places), unit * width), stored))
+    return chosen.view(-1, units.shape[3] * unit, width)
 
 
 def _own_rules(heads: AttentionMatrix, positions: Tensor, keys: Tensor) -> tuple[Tensor | None, Tensor | None]:

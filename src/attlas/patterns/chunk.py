@@ -10,7 +10,31 @@ import torch
 from torch import Tensor
 
 Keys = Sequence[tuple[Tensor, Tensor]]
-"""Spans of keys and their values, (chunks or 1, dim, keys) and (chunks or 1, keys, value_dim)."""
+"""Spans of keys and their values, (chunks or 1, dim, keys) and (chunks or 1, keys, value_dim).
+
+The last span may have further keys in front, as many as there are columns before it: their scores are overwritten by
+those of the columns that belong there. So one product fills all columns, which is what a batched product is fast at.
+"""
+
+
+class Scratch:
+    """Memory that each step leaves to the next one: fresh pages would cost as much as what is written there."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Tensor] = {}
+
+    def take(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
+        """Return a tensor of this shape with anything in it, of the dtype and device of `like`.
+
+        Where gradients may be recorded it is a fresh one each time: what was recorded must stay.
+        """
+        if torch.is_grad_enabled():
+            return like.new_empty(shape)
+        size = math.prod(shape)
+        kept = self._kept.get(name)
+        if kept is None or kept.numel() < size or (kept.dtype, kept.device) != (like.dtype, like.device):
+            kept = self._kept[name] = like.new_empty(size)
+        return kept[:size].view(shape)
 
 
 @dataclass(frozen=True)
@@ -56,7 +80,7 @@ class Rules:
     bias: Tensor | None = None
 
 
-def attend_chunks(query: Tensor, keys: Keys, bend: Bend, rules: Rules) -> Tensor:
+def attend_chunks(query: Tensor, keys: Keys, bend: Bend, rules: Rules, scratch: Scratch) -> Tensor:
     """Return softmax(scores) · values of each chunk.
 
     Parameters
@@ -67,12 +91,14 @@ def attend_chunks(query: Tensor, keys: Keys, bend: Bend, rules: Rules) -> Tensor
         Spans of keys, whose scores stand side by side.
     bend : Bend
     rules : Rules
+    scratch : Scratch
+        Where scores are made.
 
     Returns
     -------
     Tensor, (chunks, rows, value_dim)
     """
-    scores = _scores(query, [key for key, _ in keys], bend)
+    scores = _scores(query, keys, bend, scratch)
     spare = 0 if bend.sinks is None else 1
     plane = scores.unflatten(1, rules.shape[3:]).unflatten(0, rules.shape[:3])[..., spare:]
     if rules.bias is not None:
@@ -90,8 +116,12 @@ def attend_chunks(query: Tensor, keys: Keys, bend: Bend, rules: Rules) -> Tensor
     for _, value in keys:
         part = weights[..., first : first + value.shape[1]]
         first += value.shape[1]
-        value = value.expand(part.shape[0], -1, -1)
-        out = torch.bmm(part, value) if out is None else out.baddbmm_(part, value)
+        if value.shape[0] == 1:
+            # The same few values for all chunks: one product.
+            given = (part.flatten(0, 1) @ value[0]).unflatten(0, part.shape[:2])
+            out = given if out is None else out.add_(given)
+        else:
+            out = torch.bmm(part, value) if out is None else out.baddbmm_(part, value)
     if out is None:
         raise ValueError("a chunk needs at least one span of keys")
     if hollow is not None and bool(hollow.any()):
@@ -100,21 +130,23 @@ def attend_chunks(query: Tensor, keys: Keys, bend: Bend, rules: Rules) -> Tensor
     return out
 
 
-def _scores(query: Tensor, keys: Sequence[Tensor], bend: Bend) -> Tensor:
+def _scores(query: Tensor, keys: Keys, bend: Bend, scratch: Scratch) -> Tensor:
     """Return scores side by side, the sinks' first: (chunks, rows, columns)."""
     factor = bend.scale / bend.softcap if bend.softcap else bend.scale
     sinks = [] if bend.sinks is None else [bend.sinks]
-    if any(tensor.requires_grad for tensor in (query, *keys, *sinks)) and torch.is_grad_enabled():
+    widths = [value.shape[1] for _, value in keys]
+    if any(tensor.requires_grad for tensor in (query, *(key for key, _ in keys), *sinks)) and torch.is_grad_enabled():
         scaled = query * factor
-        scores = torch.cat([torch.matmul(scaled, key) for key in keys], dim=-1)
+        own = (key[..., key.shape[2] - width :] for (key, _), width in zip(keys, widths, strict=True))
+        scores = torch.cat([torch.matmul(scaled, key) for key in own], dim=-1)
         if bend.softcap:
             scores = torch.tanh(scores) * bend.softcap
         return torch.cat([*sinks, scores], dim=-1)
-    scores = query.new_empty((*query.shape[:2], len(sinks) + sum(key.shape[2] for key in keys)))
-    first = len(sinks)
-    for key in keys:
-        columns = scores[..., first : first + key.shape[2]]
-        first += key.shape[2]
+    stop = len(sinks) + sum(widths)
+    scores = scratch.take("scores", (*query.shape[:2], stop), query)
+    for (key, _), width in zip(reversed(keys), reversed(widths), strict=True):
+        columns = scores[..., stop - key.shape[2] : stop]
+        stop -= width
         if key.shape[0] == 1 < query.shape[0]:
             # The same few keys for all chunks: one product.
             columns.copy_((query.flatten(0, 1) @ key[0]).mul_(factor).view(columns.shape))

@@ -52,13 +52,18 @@ class Run:
         return len(self.rows) * self.rows.step
 
     @property
+    def last(self) -> int:
+        """The last row of the last chunk."""
+        return self.rows[-1] + (self.count - 1) * self.shift
+
+    @property
     def width(self) -> int:
         """How many keys a chunk needs."""
         return sum(map(len, self.keys)) + len(self.fixed)
 
     @property
     def pairs(self) -> int:
-        """How many scores are computed, the masked ones included."""
+        """How many scores count, those that are masked included."""
         return self.count * len(self.rows) * self.width
 
     @property
@@ -83,6 +88,16 @@ class Keep(Selection):
 
         Keys that a row may not see, such as later ones under causal order, may be among them.
         """
+
+    def complete(self, n_query: int, n_key: int) -> int:
+        """Return how many first rows of a causal matrix keep all that they may see, as far as that is known."""
+        del n_query, n_key
+        return 0
+
+    def first_rows(self, n_query: int, n_key: int, *, causal: bool) -> int:
+        """Return how many first rows run as exact attention does: those that keep all they see, if they are many."""
+        complete = min(self.complete(n_query, n_key), n_query) if causal else 0
+        return complete if complete >= HEIGHT else 0
 
     def occupied(self, batches: Tensor, heads: Tensor, positions: slice, keys: slice) -> bool:
         del batches, heads

@@ -67,13 +67,15 @@ class ByPosition(KeepSet):
     def work(self, n_query: int, n_key: int, *, causal: bool) -> Work:
         if self.keeps_all(max(n_query, n_key)):
             return Full().work(n_query, n_key, causal=causal)
-        return work_of(self.at(n_key, causal=causal), n_query, n_key)
+        return work_of(self.at(n_key, causal=causal), n_query, n_key, causal=causal)
 
 
-def work_of(keep: FixedKeep, n_query: int, n_key: int) -> Work:
+def work_of(keep: FixedKeep, n_query: int, n_key: int, *, causal: bool) -> Work:
     """Count what running a keep costs one head."""
-    runs = list(keep.runs(n_query, n_key))
-    return Work(pairs=sum(run.pairs for run in runs), moved=sum(run.moved for run in runs))
+    first = keep.first_rows(n_query, n_key, causal=causal)
+    runs = [run for run in keep.runs(n_query, n_key) if run.last >= first]
+    exact = Full().work(first, first + n_key - n_query, causal=True).pairs
+    return Work(pairs=exact + sum(run.pairs for run in runs), moved=sum(run.moved for run in runs))
 
 
 def plain(value: Any) -> Any:

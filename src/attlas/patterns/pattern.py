@@ -80,7 +80,7 @@ class Pattern(ABC):
         """Count what `attend` costs one head."""
 
     def check(self, exact: AttentionMatrix) -> None:
-        """Raise `ArgumentError` if the pattern cannot stand in for these heads: because of their rules, or their size."""
+        """Raise `ArgumentError` if the pattern cannot stand in for these heads, because of their rules or size."""
         del exact
 
     def held(self, n_key: int) -> int:

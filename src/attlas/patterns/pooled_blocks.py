@@ -52,6 +52,10 @@ class PooledBlocks(ChosenKeep):
     def late(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride] - read only here
         return self.block
 
+    @property
+    def unit(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride] - read only here
+        return self.block
+
     @cached_property
     def _places(self) -> tuple[Tensor, Tensor]:
         return places(self.batches), places(self.heads)
@@ -82,15 +86,20 @@ class PooledBlocks(ChosenKeep):
         cols = slice(keys.start // self.block, (keys.stop - 1) // self.block + 1)
         return bool(self._of(self._table, batches, heads)[:, :, rows, cols].any())
 
+    def complete(self, n_query: int, n_key: int) -> int:
+        # Under causal order there are no more blocks to choose from.
+        return max(self.blocks.shape[3] * self.block - (n_key - n_query), 0)
+
     def runs(self, n_query: int, n_key: int) -> Iterator[Run]:
         offset = n_key - n_query
         first = max(offset, 0)
         begin = min(-(-first // self.block) * self.block, n_key)
         end = max(n_key // self.block * self.block, begin)
         keys = (range(self.blocks.shape[3] * self.block),)
+        free = min(max(self.blocks.shape[3] * self.block, begin), end)
         # The first and the last row block may be cut; those between look alike.
-        for start, stop in pairwise((first, begin, end, n_key)):
-            height = self.block if start == begin and stop == end else stop - start
+        for start, stop in pairwise((first, begin, free, end, n_key)):
+            height = self.block if begin <= start and stop <= end else stop - start
             if start < stop:
                 rows = range(start - offset, start + height - offset)
                 yield Run(rows, keys, count=(stop - start) // height)
@@ -158,11 +167,13 @@ def _counted(exact: AttentionMatrix) -> Tensor | None:
 def _means(tensor: Tensor, counted: Tensor | None, block: int, skipped: int) -> tuple[Tensor, Tensor]:
     """Return the mean of each block, (batch, head, blocks, dim), and which blocks have any; the first may be cut."""
     dtype = torch.promote_types(tensor.dtype, torch.float32)
-    weights = torch.ones(1, 1, tensor.shape[2], dtype=dtype, device=tensor.device) if counted is None else counted
-    weights = weights.to(dtype).unsqueeze(-1)
     place = (torch.arange(tensor.shape[2], device=tensor.device) + skipped) // block
+    tensor, sizes = tensor.to(dtype), torch.ones(1, 1, tensor.shape[2], 1, dtype=dtype, device=tensor.device)
+    if counted is not None:
+        sizes = counted.to(dtype).unsqueeze(-1)
+        tensor = tensor * sizes
     sums, sizes = (
         part.new_zeros((*part.shape[:2], int(place[-1]) + 1, part.shape[3])).index_add_(2, place, part)
-        for part in (tensor.to(dtype) * weights, weights)
+        for part in (tensor, sizes)
     )
     return sums / sizes.clamp(min=1), sizes.mT > 0

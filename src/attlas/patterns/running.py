@@ -2,8 +2,10 @@
 
 A chunk is two small products with a softmax between them. Its heads that share keys are stacked on top of each other,
 so that a chunk can be low, and waste little, while its products stay large. Chunks that look alike go through one
-batched product; their keys are an overlapping view of the matrix's own, never a copy. On a CPU, chunks run on threads,
-each with scores that fit its own cache. With gradients the same steps are recorded by automatic differentiation.
+batched product; their keys are an overlapping view of the matrix's own, never a copy. So many chunks run at once as
+have scores that fit the cores' caches. With gradients the same steps are recorded by automatic differentiation.
+
+The first rows of a causal matrix keep all that they see, and PyTorch's fused kernel answers them.
 """
 
 from __future__ import annotations
@@ -17,13 +19,13 @@ from torch import Tensor
 
 from attlas.matrix import AttentionMatrix
 from attlas.matrix.hiding import hidden_by
-from attlas.matrix.threads import each
 from attlas.matrix.visibility import Formula, Visibility, take, take_shared
-from attlas.patterns.chunk import Bend, Rules, attend_chunks
+from attlas.patterns.chunk import Bend, Rules, Scratch, attend_chunks
+from attlas.patterns.fused import fused, fused_fits
 from attlas.patterns.keep import NEIGHBOURS, FixedKeep, HeadKeep, Keep, Run, restricted
 
 SCORES = 2**18
-"""Scores that a thread works on at a time: 1 MiB in float32, as large as many a core's own cache."""
+"""Scores that a core works on at a time: 1 MiB in float32, as large as many a core's own cache."""
 
 RECORDED = 2**20
 """Scores of one step where gradients are recorded; every step's weights are kept then anyway."""
@@ -88,7 +90,7 @@ def attend(exact: AttentionMatrix, value: Tensor, keep: FixedKeep) -> Tensor:
     runs = [run for run in keep.runs(*exact.shape[2:]) if run.width]
     if not runs:
         return streamed(exact, value, keep)
-    out = in_pieces(exact, value, runs, _Sight(keep, exact.visibility).attend)
+    out = in_pieces(exact, value, keep, runs, _Sight(keep, exact.visibility).attend)
     # One overflow makes a whole sum NaN, and a sum is cheap.
     return streamed(exact, value, keep) if math.isnan(float(out.detach().sum())) else out
 
@@ -125,7 +127,7 @@ class _Sight:
         self._nearby: dict[Run, Tensor] = {}
         self._hidden: dict[Run, list[tuple[slice, Tensor]] | None] = {}
 
-    def attend(self, heads: AttentionMatrix, value: Tensor, piece: Piece) -> Tensor:
+    def attend(self, heads: AttentionMatrix, value: Tensor, piece: Piece, scratch: Scratch) -> Tensor:
         """Answer a piece; (batch, head, rows, value_dim)."""
         count, height = piece.chunks.stop - piece.chunks.start, len(piece.run.rows)
         batch, head, _, _ = heads.shape
@@ -133,13 +135,16 @@ class _Sight:
         group = head // kv_head
         query = heads.query[:, :, piece.rows].to(dtype).unflatten(2, (count, height)).unflatten(1, (kv_head, group))
         query = query.transpose(2, 3).reshape(batch * kv_head * count, group * height, -1)
-        spans = list(zip(_spans(heads.key, piece, dtype), _spans(value, piece, dtype), strict=True))
+        before = len(piece.run.fixed) + (heads.sinks is not None)
+        spans = list(zip(_spans(heads.key, piece, dtype, before), _spans(value, piece, dtype), strict=True))
         sinks = None
         if heads.sinks is not None:
             sinks = heads.sinks.to(dtype).view(1, kv_head, 1, group, 1)
             sinks = sinks.expand(batch, -1, count, -1, height).reshape(len(query), -1, 1)
         rules = self._rules(heads, piece, (batch, kv_head, count, group, height))
-        out = attend_chunks(query, [(k.mT, v) for k, v in spans], Bend(heads.scale, heads.softcap, sinks), rules)
+        out = attend_chunks(
+            query, [(k.mT, v) for k, v in spans], Bend(heads.scale, heads.softcap, sinks), rules, scratch
+        )
         out = out.view(batch, kv_head, count, group, height, -1).transpose(2, 3)
         return out.reshape(batch, head, count * height, -1)
 
@@ -194,8 +199,11 @@ class _Sight:
         return kept if run.count == 1 else kept & ~self._keep.near(rows.unsqueeze(-1) + seen.offset, fixed)
 
 
-def _spans(tensor: Tensor, piece: Piece, dtype: torch.dtype) -> Iterator[Tensor]:
-    """Yield a piece's spans of keys or values, the fixed ones first: (chunks or 1, keys, width)."""
+def _spans(tensor: Tensor, piece: Piece, dtype: torch.dtype, before: int = 0) -> Iterator[Tensor]:
+    """Yield a piece's spans of keys or values, the fixed ones first: (chunks or 1, keys, width).
+
+    A single span of keys beside the rows begins `before` keys earlier where there are so many; see `Keys`.
+    """
     run, first, count = piece.run, piece.chunks.start, piece.chunks.stop - piece.chunks.start
     heads = tensor.shape[0] * tensor.shape[1]
     if run.fixed:
@@ -212,10 +220,11 @@ def _spans(tensor: Tensor, piece: Piece, dtype: torch.dtype) -> Iterator[Tensor]
         if not keys:
             continue
         start, last = keys[0] + first * run.shift, keys[-1] + (first + count - 1) * run.shift
-        span = tensor[:, :, start : last + 1 : keys.step].to(dtype)
+        spare = before if len(run.keys) == 1 and start >= before * keys.step else 0
+        span = tensor[:, :, start - spare * keys.step : last + 1 : keys.step].to(dtype)
         # Keys of chunks that follow one another overlap; a view of one head's needs no copy.
-        span = span.unsqueeze(2) if count == 1 else span.unfold(2, len(keys), len(run.rows)).mT
-        near.append(span.reshape(heads * count, len(keys), -1))
+        span = span.unsqueeze(2) if count == 1 else span.unfold(2, spare + len(keys), len(run.rows)).mT
+        near.append(span.reshape(heads * count, spare + len(keys), -1))
     if count == 1 and len(near) > NEIGHBOURS:
         yield torch.cat(near, dim=1)
     else:
@@ -284,12 +293,12 @@ def _stacked(heads: AttentionMatrix, of: Tensor | Formula, rows: Tensor, keys: T
     return stacked.unflatten(1, by_head).transpose(2, 3)
 
 
-Work = Callable[[AttentionMatrix, Tensor, Piece], Tensor]
-"""``work(heads, values, piece)``: what a piece gives, (batch, head, rows, value_dim), from its own heads alone."""
+Work = Callable[[AttentionMatrix, Tensor, Piece, Scratch], Tensor]
+"""``work(heads, values, piece, scratch)``: what a piece gives, (batch, head, rows, value_dim), from its heads alone."""
 
 
-def in_pieces(exact: AttentionMatrix, value: Tensor, runs: Sequence[Run], work: Work) -> Tensor:
-    """Answer runs of rows piece by piece, on threads where that pays; rows of no run are 0."""
+def in_pieces(exact: AttentionMatrix, value: Tensor, keep: Keep, runs: Sequence[Run], work: Work) -> Tensor:
+    """Answer the runs of a keep's rows piece by piece; rows of no run are 0."""
     tensors = (exact.query, exact.key, value, exact.sinks, exact.bias)
     if value.shape[1] != exact.key.shape[1]:
         # Values of their own for each head: then keys are not shared either.
@@ -297,28 +306,47 @@ def in_pieces(exact: AttentionMatrix, value: Tensor, runs: Sequence[Run], work: 
     recorded = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in tensors)
     if recorded:
         return _recorded(exact, value, runs, work)
-    batch, head, n_query, _ = exact.shape
+    batch, head, n_query, n_key = exact.shape
     covered = sum(run.count * len(run.rows) for run in runs if not run.whole)
     # Heads side by side in memory are what the projection after them wants.
     like = value.new_empty if covered == n_query else value.new_zeros
     out = like((batch, n_query, head, value.shape[3])).transpose(1, 2)
+    count = keep.first_rows(n_query, n_key, causal=exact.visibility.causal)
+    if count and (first := _first_rows(exact, value, count)) is not None:
+        out[:, :, :count] = first
+        runs = [run for run in runs if run.last >= count]
+    budget = SCORES * torch.get_num_threads() if exact.device.type == "cpu" else ACCELERATOR_SCORES
     narrowed: dict[tuple[int, int, int, int], tuple[AttentionMatrix, Tensor]] = {}
-
-    def answer(piece: Piece) -> None:
-        heads, values = narrowed[_place(piece)]
-        out[piece.batch, piece.head, piece.rows] = work(heads, values, piece)
-
-    budget = SCORES if exact.device.type == "cpu" else ACCELERATOR_SCORES
-    for whole in (False, True):
-        pieces = [piece for run in runs if run.whole is whole for piece in _cut(exact, run, budget)]
-        for piece in pieces:
-            if _place(piece) not in narrowed:
-                narrowed[_place(piece)] = (
-                    exact.narrow(piece.batch, piece.head),
-                    take_shared(value, head, piece.batch, piece.head),
-                )
-        each(answer, pieces, exact.device)
+    scratch = Scratch()
+    with torch.no_grad(), torch.autocast(exact.device.type, enabled=False):
+        for run in sorted(runs, key=lambda run: run.whole):
+            for piece in _cut(exact, run, budget):
+                if _place(piece) not in narrowed:
+                    own = take_shared(value, head, piece.batch, piece.head)
+                    narrowed[_place(piece)] = exact.narrow(piece.batch, piece.head), own
+                out[piece.batch, piece.head, piece.rows] = work(*narrowed[_place(piece)], piece, scratch)
     return out
+
+
+def _first_rows(exact: AttentionMatrix, value: Tensor, count: int) -> Tensor | None:
+    """Answer the first rows, which keep all that they see, by the fused kernel; None where its arithmetic differs."""
+    seen = exact.visibility
+    n_key = count + seen.offset
+    if seen.window is not None or exact.bias is not None or not isinstance(seen.mask, Tensor | None):
+        return None
+    mask = seen.mask
+    if mask is not None and mask.shape[3] > 1:
+        mask = mask[..., :n_key]
+    part = AttentionMatrix(
+        exact.query[:, :, :count],
+        exact.key[:, :, :n_key],
+        exact.scale,
+        causal=True,
+        mask=mask,
+        softcap=exact.softcap,
+        sinks=exact.sinks,
+    )
+    return fused(part, value[:, :, :n_key]) if fused_fits(part, value) else None
 
 
 def _apart(exact: AttentionMatrix) -> AttentionMatrix:
@@ -335,12 +363,13 @@ def _recorded(exact: AttentionMatrix, value: Tensor, runs: Sequence[Run], work: 
     parts: list[Tensor] = [value.new_zeros((batch, head, 1, value.shape[3]))]
     place = torch.zeros(n_query, dtype=torch.int64)
     count = 1
+    scratch = Scratch()
     with torch.autocast(exact.device.type, enabled=False):
         for run in runs:
             step = max(1, RECORDED // (batch * head * len(run.rows) * run.width))
             for first in range(0, run.count, step):
                 piece = Piece(*every, run, slice(first, min(first + step, run.count)))
-                part = work(exact, value, piece).to(value.dtype)
+                part = work(exact, value, piece, scratch).to(value.dtype)
                 parts.append(part)
                 place[piece.rows] = torch.arange(count, count + part.shape[2])
                 count += part.shape[2]

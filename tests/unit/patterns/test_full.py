@@ -5,7 +5,7 @@ import torch
 
 from attlas import AttentionMatrix
 from attlas.matrix.reference import dense_attention
-from attlas.patterns import Full, full
+from attlas.patterns import Full, fused
 from attlas.testing import assert_as_exact_as, no_dense
 
 N = 60
@@ -51,13 +51,13 @@ def test_exact(rules, n_query):
 @pytest.fixture
 def kernel_calls(monkeypatch):
     calls = []
-    kernel = full._kernel
+    kernel = fused._kernel
 
     def counted(*arguments, **named):
         calls.append(arguments[0].shape)
         return kernel(*arguments, **named)
 
-    monkeypatch.setattr(full, "_kernel", counted)
+    monkeypatch.setattr(fused, "_kernel", counted)
     return calls
 
 
