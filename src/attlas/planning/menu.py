@@ -7,7 +7,7 @@ from attlas.patterns import BlockSparse, Pattern, SlidingWindow
 SINKS = 4
 """First tokens that every window keeps: many heads rest on them (Xiao et al. 2023, arXiv 2309.17453)."""
 
-WIDTHS = (32, 64, 128, 256, 512, 1024)
+WIDTHS = (32, 64, 128, 256, 512)
 
 
 def default_patterns() -> tuple[Pattern, ...]:
@@ -17,4 +17,4 @@ def default_patterns() -> tuple[Pattern, ...]:
     a text read token by token.
     """
     windows = (SlidingWindow(width, sinks=SINKS) for width in WIDTHS)
-    return (*windows, BlockSparse(32, top=4), BlockSparse(64, top=8))
+    return (*windows, BlockSparse(32, top=4), BlockSparse(64, top=8), BlockSparse(64, top=16))

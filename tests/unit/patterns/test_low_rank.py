@@ -57,6 +57,11 @@ def test_attending_is_the_formula(problem):
         if accumulator == torch.float64:
             torch.testing.assert_close(attended.double(), wanted, rtol=1e-7, atol=1e-7)
         return
+    if accumulator == torch.float64:
+        # The truth has no more digits than the answer, and even an iterated inverse magnifies roundings.
+        torch.testing.assert_close(attended.double(), wanted, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(pattern.matrix(exact).to_dense(), dense, rtol=1e-10, atol=1e-10)
+        return
     assert_as_exact_as(attended, (plain @ values.to(accumulator)).to(value.dtype), wanted, what="attend")
     assert_as_exact_as(pattern.matrix(exact).to_dense(), plain, dense, what="entries")
 
