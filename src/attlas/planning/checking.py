@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from attlas.capture import LanguageModel
 from attlas.planning.profile import Check, Chosen, Profile
@@ -45,19 +46,21 @@ def check_plan(lm: LanguageModel, profile: Profile, texts: Sequence[Text], aim: 
         return profile
     with profile.plan_of(chosen).applied(lm):
         rises = [texts[one].finite(_loss(lm, texts[one])) - profile.effects.texts[one].loss for one in which]
-    there = _predicted(profile, chosen, which)
-    return profile.with_check(Check(chosen.predicted, tuple(which), there, tuple(rises), chosen.cost, chosen.full))
+    there = math.fsum(_summed(profile, chosen, profile.effects.loss, which)) / len(which)
+    luck = _summed(profile, chosen, profile.effects.values["first"], which)
+    found = Check(chosen.predicted, tuple(which), there, tuple(rises), tuple(luck), cost=chosen.cost, full=chosen.full)
+    return profile.with_check(found)
 
 
-def _predicted(profile: Profile, chosen: Chosen, which: Sequence[int]) -> float:
-    """Return what is predicted of a choice on some texts, averaged over them."""
-    effects = profile.effects
-    lost = effects.loss[list(which)].mean(0)
-    return math.fsum(
-        float(lost[index, effects.patterns.index(chosen.patterns[head.layer, head.head])])
-        for index, head in enumerate(effects.heads)
+def _summed(profile: Profile, chosen: Chosen, table: Tensor, which: Sequence[int]) -> list[float]:
+    """Sum what a table, (text, head, pattern), says of a choice, for each of some texts."""
+    patterns = profile.effects.patterns
+    places = [
+        (index, patterns.index(chosen.patterns[head.layer, head.head]))
+        for index, head in enumerate(profile.effects.heads)
         if (head.layer, head.head) in chosen.patterns
-    )
+    ]
+    return [math.fsum(float(table[text, head, pattern]) for head, pattern in places) for text in which]
 
 
 def _loss(lm: LanguageModel, text: Text) -> float:

@@ -44,6 +44,9 @@ class Check:
         What was predicted of it there.
     rises : tuple of float
         By how much the loss rose on each of them.
+    luck : tuple of float
+        What of that was to be expected of these very texts and of no others: the first-order change that was measured
+        there. Patterns whose errors happened to help were chosen for it; on other texts that comes to nothing.
     cost : float
         Its attention's cost as a share of exact attention's, by the cost model.
     full : float
@@ -54,13 +57,14 @@ class Check:
     texts: tuple[int, ...]
     there: float
     rises: tuple[float, ...]
+    luck: tuple[float, ...]
     cost: float
     full: float
 
     @property
     def rise(self) -> float:
-        """By how much the loss rises on all texts: the mean over those that were read, in proportion to predictions."""
-        mean = math.fsum(self.rises) / len(self.rises)
+        """By how much the loss rises on texts like these: the mean without luck, in proportion to predictions."""
+        mean = (math.fsum(self.rises) - math.fsum(self.luck)) / len(self.rises)
         return mean * self.predicted / self.there if self.there > 0 else mean
 
 
@@ -208,7 +212,7 @@ class Profile(Table):
             "full": Expected(chosen.full, "share of heads that stay exact"),
         }
         if chosen.error is not None:
-            meaning = "share by which perplexity rises on the texts that it was made from"
+            meaning = "share by which perplexity rises on texts like those that it was made from"
             expected["error"] = Expected(chosen.error, meaning)
         made = {**self.provenance.settings, **(settings or {}), "notes": list(chosen.notes)}
         provenance = replace(self.provenance, settings=made)

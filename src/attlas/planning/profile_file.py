@@ -111,7 +111,7 @@ def _made(path: Path, described: Mapping[str, Any], origin: Mapping[str, Any], t
     shape = (len(texts), len(heads), len(patterns))
     values = {name: _column(table[name].to_pylist()).view(shape) for name in NAMES}
     checks = tuple(
-        Check(**{**entry, "texts": tuple(entry["texts"]), "rises": tuple(entry["rises"])})
+        Check(**{**entry, **{name: tuple(entry[name]) for name in ("texts", "rises", "luck")}})
         for entry in described["checks"]
     )
     return Profile(

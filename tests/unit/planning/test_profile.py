@@ -45,7 +45,7 @@ def made(lost: Any = None, checks: tuple[Check, ...] = (), window: int | None = 
 
 
 def checked(*points: tuple[float, float]) -> tuple[Check, ...]:
-    return tuple(Check(predicted, (0, 1), predicted, (rise, rise), 0.5, 0.5) for predicted, rise in points)
+    return tuple(Check(predicted, (0, 1), predicted, (rise, rise), (0.0, 0.0), 0.5, 0.5) for predicted, rise in points)
 
 
 def test_an_error_is_kept_by_what_was_measured() -> None:
@@ -73,7 +73,7 @@ def test_an_error_is_kept_by_what_was_measured() -> None:
 
 def test_what_was_run_on_some_texts_is_scaled_to_all() -> None:
     # There twice as much was predicted as on all texts, and half of that came.
-    check = Check(0.1, (1,), 0.2, (0.1,), 0.5, 0.5)
+    check = Check(0.1, (1,), 0.2, (0.12,), (0.02,), 0.5, 0.5)
     assert check.rise == pytest.approx(0.05)
     assert made(checks=(check,)).curve.rise(0.1) == pytest.approx(0.05)
 
