@@ -226,7 +226,7 @@ def change(found: Evaluation) -> str:
 
 def needles(found: Retrieval) -> Row:
     """The cell in which the plan loses most."""
-    worst: Cell = max(found.cells, key=lambda cell: (cell.lost, -cell.kept))
+    worst: Cell = max(found.cells, key=lambda cell: (cell.lost, cell.exact > 0, -cell.exact))
     counts = "; ".join(f"{cell.task}, depth {cell.depth:g}: {cell.kept} of {cell.exact}" for cell in found.cells)
     return Row(
         f"planted facts found, worst cell: {worst.task}, {worst.length:,} tokens, depth {worst.depth:g}",
@@ -246,14 +246,15 @@ def timed(taken: Speed) -> Iterator[Row]:
     ceiling, alone = taken.part_ceiling, reading.attention_gain
     rounds = gains(reading)
     spread = f"{min(rounds):.2f}–{max(rounds):.2f} in {len(rounds)} rounds; " if rounds else ""
+    left = f"{100 * taken.full:.0f} % of heads are left full"
+    limit = f"{left}: a ceiling of {ceiling:.2f}, of which {100 * alone / ceiling:.0f} % is reached"
     yield Row(
         f"times as fast, attention part of reading {taken.tokens:,} tokens under the plan",
         "causal fused attention, all heads full",
         f"{alone:.2f}",
-        f"≥ {0.75 * ceiling:.2f}, 75 % of the ceiling",
-        f"{spread}ceiling by the {100 * taken.full:.0f} % of heads left full: {ceiling:.2f}, of which "
-        f"{100 * alone / ceiling:.0f} % is reached; attention is {100 * reading.attention:.0f} % of the exact "
-        "model's time",
+        f"≥ {0.75 * ceiling:.2f}, 75 % of the ceiling" if taken.full else "–",
+        f"{spread}{limit if taken.full else left}; attention is {100 * reading.attention:.0f} % of the exact model's "
+        "time",
     )
     for what, one in ((f"reading {taken.tokens:,} tokens", reading), ("the same, writing a token", taken.decode)):
         exact, plan = (sorted(times)[len(times) // 2] for times in (one.exact, one.planned))
