@@ -201,14 +201,14 @@ def quality(plan: Plan, found: Evaluation, names: tuple[str, ...]) -> Iterator[R
         f"{written:,} tokens after {len(parted)} texts; first difference after {parted[0]} to {parted[-1]} of "
         f"{found.continued[0].tokens}",
     )
-    if found.flips is not None:
-        yield Row(
-            "heads that would get another pattern on the held-out texts",
-            "the plan's",
-            f"{100 * found.flips.share:.0f} %",
-            "–",
-            f"{100 * found.flips.dearer:.0f} % a dearer one",
-        )
+    flips = found.flips
+    yield Row(
+        "heads that would get another pattern on the held-out texts",
+        "the plan's",
+        "–" if flips is None else f"{100 * flips.share:.0f} %",
+        "–",
+        "the plan leaves all heads full" if flips is None else f"{100 * flips.dearer:.0f} % a dearer one",
+    )
     held = found.held
     yield Row(
         f"keys and values to hold after {held.tokens:,} tokens",
