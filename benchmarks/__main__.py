@@ -5,15 +5,33 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import explaining, matrix, model, projections, roles
-from benchmarks.measuring import HEADER, Row, machine, put
+from benchmarks import explaining, linear, matrix, model, patterns, plans, projections, roles, stock
+from benchmarks.measuring import HEADER, Row, Sheet, machine, put
 
-PAGES = (Path("README.md"), Path("docs/reference/benchmarks.md"))
-TABLES = {"attention": ("matrix", "model"), "projections": ("projections", "heads"), "explanations": ("explain",)}
-"""Which parts each table holds; a page shows a table between marks that bear its name."""
-PARTS = [part for parts in TABLES.values() for part in parts]
+README, REFERENCE = Path("README.md"), Path("docs/reference/benchmarks.md")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Which parts a table holds, and which pages show it, between marks that bear its name."""
+
+    parts: tuple[str, ...]
+    pages: tuple[Path, ...] = (REFERENCE,)
+
+
+TABLES = {
+    "attention": Table(("matrix", "model"), (README, REFERENCE)),
+    "projections": Table(("projections", "heads"), (README, REFERENCE)),
+    "explanations": Table(("explain",), (README, REFERENCE)),
+    "patterns": Table(("patterns",)),
+    "linear": Table(("linear",)),
+    "plans": Table(("plans",)),
+    "stock": Table(("stock",)),
+}
+PARTS = [part for table in TABLES.values() for part in table.parts]
 
 
 def main() -> None:
@@ -22,35 +40,53 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="how often each pair is run in turn (default 5)")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="only these parts")
     parser.add_argument(
+        "--needles", type=int, default=50, help="planted facts that a plan looks for, for each task and depth"
+    )
+    parser.add_argument(
         "--tiny", action="store_true", help="tiny sizes, to see that everything runs; the figures mean nothing"
     )
-    parser.add_argument("--write", action="store_true", help=f"put whole tables into {' and '.join(map(str, PAGES))}")
+    parser.add_argument(
+        "--write", action="store_true", help=f"put whole tables into {README} and {REFERENCE}, and draw their pictures"
+    )
     arguments = parser.parse_args()
     if arguments.tiny and arguments.write:
         parser.error("--write: wanted the real sizes, got --tiny")
-    tables = {
-        name: [part for part in parts if part in arguments.only]
-        for name, parts in TABLES.items()
-        if set(parts) & set(arguments.only)
+    chosen = {
+        name: [part for part in table.parts if part in arguments.only]
+        for name, table in TABLES.items()
+        if set(table.parts) & set(arguments.only)
     }
-    if arguments.write and any(len(parts) < len(TABLES[name]) for name, parts in tables.items()):
-        wanted = " or ".join(" ".join(parts) for parts in TABLES.values())
+    if arguments.write and any(len(parts) < len(TABLES[name].parts) for name, parts in chosen.items()):
+        wanted = " or ".join(" ".join(table.parts) for table in TABLES.values())
         parser.error(f"--write: wanted --only with all parts of a table ({wanted}), got {' '.join(arguments.only)}")
-    for name, parts in tables.items():
+    for name, parts in chosen.items():
         rows: list[Row] = []
+        foot = f"Measured with `./scripts/bench --only {' '.join(parts)}` on {machine()}."
         for part in parts:
-            for row in measured(part, arguments.rounds, tiny=arguments.tiny):
-                print(f"bench: {row.what}: {row.reached}", file=sys.stderr, flush=True)
-                rows.append(row)
-        table = "\n".join([HEADER, *(row.markdown() for row in rows)])
-        text = f"{table}\n\nMeasured with `./scripts/bench --only {' '.join(parts)}` on {machine()}."
+            for found in measured(part, arguments.rounds, tiny=arguments.tiny, needles=arguments.needles):
+                if isinstance(found, Sheet):
+                    shown(found, foot, write=arguments.write)
+                else:
+                    print(f"bench: {found.what}: {found.reached}", file=sys.stderr, flush=True)
+                    rows.append(found)
+        text = "\n".join([HEADER, *(row.markdown() for row in rows)]) + f"\n\n{foot}"
         print(text, end="\n\n")
         if arguments.write:
-            for page in PAGES:
+            for page in TABLES[name].pages:
                 put(page, f"bench:{name}", text)
 
 
-def measured(part: str, rounds: int, *, tiny: bool) -> Iterator[Row]:
+def shown(sheet: Sheet, foot: str, *, write: bool) -> None:
+    """Print a table that has a form of its own; and put it, and its pictures, into the documentation."""
+    text = f"{sheet.text}\n\n{foot}"
+    print(text, end="\n\n")
+    if write:
+        put(REFERENCE, sheet.name, text)
+        for path, picture in sheet.pictures.items():
+            path.write_bytes(picture)
+
+
+def measured(part: str, rounds: int, *, tiny: bool, needles: int) -> Iterator[Row | Sheet]:
     """Measure a part, one row after the other."""
     few = {"length": 40} if tiny else {}
     if part == "matrix":
@@ -67,6 +103,14 @@ def measured(part: str, rounds: int, *, tiny: bool) -> Iterator[Row]:
         yield from roles.rows(max(2, rounds // 2), tiny=tiny)
     if part == "explain":
         yield from explaining.rows(max(2, rounds // 2), tiny=tiny)
+    if part == "patterns":
+        yield from patterns.rows(rounds, tiny=tiny)
+    if part == "linear":
+        yield from linear.rows(max(2, rounds // 2), tiny=tiny)
+    if part == "plans":
+        yield from plans.rows(rounds, tiny=tiny, needles=needles)
+    if part == "stock":
+        yield from stock.rows(max(2, rounds // 2), tiny=tiny)
 
 
 if __name__ == "__main__":

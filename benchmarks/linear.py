@@ -1,12 +1,8 @@
-"""Linear attention on a real model: what fitted feature maps are worth, what it costs as texts grow, and perplexity.
-
-``python -m benchmarks.linear`` prints three tables; with ``--write``, it puts them into the documentation and draws the
-second.
-"""
+"""Linear attention on a real model: what fitted feature maps are worth, what it costs as texts grow, and perplexity."""
 
 from __future__ import annotations
 
-import argparse
+import io
 import math
 import sysconfig
 import time
@@ -25,10 +21,9 @@ from attlas.capture.asking import next_token_losses
 from attlas.patterns import Favor, Fitted, Linear, Pattern, fit_features
 from attlas.patterns.fitting_rows import FittedText
 from attlas.planning import Plan
-from benchmarks.measuring import in_turn, machine, put, seconds
+from benchmarks.measuring import Row, Sheet, in_turn, seconds
 from benchmarks.model import MODEL
 
-PAGE = Path("docs/reference/benchmarks.md")
 PICTURE = Path("docs/images/linear_cost.png")
 
 TRAINED = ("argparse.py", "statistics.py")
@@ -46,30 +41,13 @@ FUSED = 32_768
 NAMES = {"elu": "elu + 1", "favor": "FAVOR+", "start": "learned, before fitting", "fitted": "learned, fitted"}
 
 
-def main() -> None:
-    """Measure, print, and write what was asked for."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.linear", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="how often each pair is run in turn (default 3)")
-    parser.add_argument("--tiny", action="store_true", help="tiny sizes; the figures mean nothing")
-    parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE}, and draw {PICTURE}")
-    parser.add_argument("--only", nargs="+", choices=("errors", "costs"), default=("errors", "costs"))
-    arguments = parser.parse_args()
-    if arguments.tiny and arguments.write:
-        parser.error("--write: wanted the real sizes, got --tiny")
-    measured = f"Measured with `python -m benchmarks.linear` on {machine()}."
-    if "errors" in arguments.only:
-        lm = attlas.load(MODEL)
-        sizes = Sizes(tokens=96, steps=2, tested=4, features=8, layers=2) if arguments.tiny else Sizes()
-        for name, table in errors(lm, sizes):
-            print(table, end="\n\n")
-            if arguments.write:
-                put(PAGE, f"linear:{name}", f"{table}\n\n{measured}")
-    if "costs" in arguments.only:
-        points = costs((64, 128) if arguments.tiny else LENGTHS, arguments.rounds)
-        print(cost_table(points))
-        if arguments.write:
-            put(PAGE, "linear:cost", f"{cost_table(points)}\n\n{measured}")
-            draw(points)
+def rows(rounds: int, *, tiny: bool) -> Iterator[Row | Sheet]:
+    """Measure errors and perplexity on the real model, and time on random heads."""
+    lm = attlas.load(MODEL)
+    yield from errors(lm, Sizes(tokens=96, steps=2, tested=4, features=8, layers=2) if tiny else Sizes())
+    points = costs((64, 128) if tiny else LENGTHS, rounds)
+    yield growth(points)
+    yield Sheet("linear:cost", cost_table(points), {PICTURE: drawn(points)})
 
 
 # ---- errors, and perplexity
@@ -98,16 +76,37 @@ class Head:
     output: dict[str, float]
 
 
-def errors(lm: LanguageModel, sizes: Sizes) -> Iterator[tuple[str, str]]:
-    """Fit maps to all heads, and yield a table of their errors, then one of the perplexity that they leave."""
+def errors(lm: LanguageModel, sizes: Sizes) -> Iterator[Row | Sheet]:
+    """Fit maps to all heads, and measure their errors, and the perplexity that they leave."""
     trained, tested = ([ids_of(lm, name, sizes.tokens) for name in names] for names in (TRAINED, TESTED))
     found, taken = {}, {}
     for window, sinks in NEAR:
         begun = time.perf_counter()
         found[window, sinks] = fitted_heads(lm, trained, tested, window, sinks, sizes)
         taken[window, sinks] = time.perf_counter() - begun
-    yield "errors", error_table(found, taken, sizes)
-    yield "perplexity", perplexity_table(lm, found, tested)
+        yield error_row(found[window, sinks], beside(window, sinks))
+    yield Sheet("linear:errors", error_table(found, taken, sizes))
+    exact = loss_of(lm, Plan.exact(lm), tested)
+    losses = {near: best_third(lm, heads, tested) for near, heads in found.items()}
+    for near, those in losses.items():
+        yield Row(
+            f"perplexity, best third of heads linear with fitted maps, {beside(*near)}",
+            f"the same with elu + 1: {rise(those['elu'], exact)}; FAVOR+: {rise(those['favor'], exact)}",
+            rise(those["fitted"], exact),
+            "–",
+            f"{math.exp(those['fitted']):.3f} against {math.exp(exact):.3f} exact, on {' and '.join(TESTED)}",
+        )
+    yield Sheet("linear:perplexity", perplexity_table(losses, exact))
+
+
+def beside(window: int, sinks: int) -> str:
+    """Say what is exact beside the maps."""
+    return f"window {window} and {sinks} sinks beside them" if window else "nothing beside them"
+
+
+def rise(loss: float, exact: float) -> str:
+    """Return by how much perplexity rises."""
+    return f"{100 * (math.exp(loss - exact) - 1):+.1f} %"
 
 
 def ids_of(lm: LanguageModel, module: str, tokens: int) -> list[int]:
@@ -175,51 +174,68 @@ def sum_of(parts: list[Tensor]) -> Tensor:
     return torch.stack(parts).sum(0)
 
 
+def error_row(heads: list[Head], near: str) -> Row:
+    """Return what fitting is worth, in a line."""
+    mean = {name: sum(head.variation[name] for head in heads) / len(heads) for name in NAMES}
+    better = sum(head.variation["fitted"] < min(head.variation[name] for name in ("elu", "favor")) for head in heads)
+    return Row(
+        f"total variation of a row, fitted maps, {near}: mean over {len(heads)} heads",
+        "; ".join(f"{NAMES[name]}: {mean[name]:.3f}" for name in ("elu", "favor", "start")),
+        f"{mean['fitted']:.3f}",
+        "below all of them",
+        f"{better} of {len(heads)} heads better than by both elu + 1 and FAVOR+",
+    )
+
+
 def error_table(found: dict[tuple[int, int], list[Head]], taken: dict[tuple[int, int], float], sizes: Sizes) -> str:
     """Return the errors on held-out texts as a Markdown table."""
-    rows = [
+    lines = [
         "| exact beside it | feature map | total variation of a row: mean | median head | best third | worst head "
         "| relative error of the output: median head | best third |",
         "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
     for (window, sinks), heads in found.items():
-        beside = f"window {window}, {sinks} sinks" if window else "nothing"
+        exactly = f"window {window}, {sinks} sinks" if window else "nothing"
         for name, title in NAMES.items():
             variation = sorted(head.variation[name] for head in heads)
             output = sorted(head.output[name] for head in heads)
             third = max(1, len(heads) // 3)
-            rows.append(
-                f"| {beside} | {title} | {sum(variation) / len(heads):.3f} | {median(variation):.3f} "
+            lines.append(
+                f"| {exactly} | {title} | {sum(variation) / len(heads):.3f} | {median(variation):.3f} "
                 f"| {sum(variation[:third]) / third:.3f} | {variation[-1]:.3f} | {median(output):.3f} "
                 f"| {sum(output[:third]) / third:.3f} |"
             )
     layers = len({head.layer for heads in found.values() for head in heads})
     rate = ", ".join(f"{seconds(spent / layers)} with window {window}" for (window, _), spent in taken.items())
     trained, tested = " and ".join(TRAINED), " and ".join(TESTED)
-    return "\n".join(rows) + (
+    return "\n".join(lines) + (
         f"\n\n{MODEL}, {sizes.features} features, fitted in at most {sizes.steps} steps to {sizes.tokens:,} tokens "
         f"each of {trained}, measured on {tested}; fitting and measuring took, for each layer of {HEADS} heads, {rate}."
     )
 
 
-def perplexity_table(lm: LanguageModel, found: dict[tuple[int, int], list[Head]], tested: list[list[int]]) -> str:
+def best_third(lm: LanguageModel, heads: list[Head], tested: list[list[int]]) -> dict[str, float]:
+    """Return the loss with those heads made linear that could be fitted best, by each kind of map."""
+    best = sorted(heads, key=lambda head: head.fitted)[: max(1, len(heads) // 3)]
+    return {
+        name: loss_of(lm, Plan.of(lm, {(head.layer, head.head): head.patterns[name] for head in best}), tested)
+        for name in ("elu", "favor", "fitted")
+    }
+
+
+def perplexity_table(losses: dict[tuple[int, int], dict[str, float]], exact: float) -> str:
     """Return the perplexity of held-out texts with the best third of heads made linear, as a Markdown table."""
-    exact = loss_of(lm, Plan.exact(lm), tested)
-    rows = [
+    lines = [
         "| the third of heads that could be fitted best, as | perplexity | against exact |",
         "|---|--:|--:|",
         f"| exact attention | {math.exp(exact):.3f} | – |",
     ]
-    for (window, sinks), heads in found.items():
-        best = sorted(heads, key=lambda head: head.fitted)[: max(1, len(heads) // 3)]
-        beside = f" with window {window} and {sinks} sinks" if window else ""
-        for name in ("elu", "favor", "fitted"):
-            plan = Plan.of(lm, {(head.layer, head.head): head.patterns[name] for head in best})
-            loss = loss_of(lm, plan, tested)
-            rows.append(
-                f"| {NAMES[name]}{beside} | {math.exp(loss):.3f} | {100 * (math.exp(loss - exact) - 1):+.1f} % |"
-            )
-    return "\n".join(rows)
+    lines += [
+        f"| {NAMES[name]}, {beside(*near)} | {math.exp(loss):.3f} | {rise(loss, exact)} |"
+        for near, those in losses.items()
+        for name, loss in those.items()
+    ]
+    return "\n".join(lines)
 
 
 def loss_of(lm: LanguageModel, plan: Plan, texts: list[list[int]]) -> float:
@@ -275,21 +291,36 @@ def costs(lengths: tuple[int, ...], rounds: int) -> list[Point]:
 
 def cost_table(points: list[Point]) -> str:
     """Return the costs as a Markdown table."""
-    rows = [
+    lines = [
         "| tokens | linear | per 1,000 tokens | with window 64 and 4 sinks | causal fused attention | fused / linear |",
         "|--:|--:|--:|--:|--:|--:|",
     ]
     for point in points:
         exact, ratio = ("–", "–") if point.exact is None else (seconds(point.exact), f"{point.exact / point.alone:.2f}")
-        rows.append(
+        lines.append(
             f"| {point.tokens:,} | {seconds(point.alone)} | {seconds(point.alone / point.tokens * 1000)} "
             f"| {seconds(point.beside)} | {exact} | {ratio} |"
         )
-    return "\n".join(rows) + f"\n\n{HEADS} heads, {KV_HEADS} key heads, dim {DIM}, 128 features."
+    return "\n".join(lines) + f"\n\n{HEADS} heads, {KV_HEADS} key heads, dim {DIM}, 128 features."
 
 
-def draw(points: list[Point]) -> None:
-    """Draw the costs over the length of the text; both axes are logarithmic."""
+def growth(points: list[Point]) -> Row:
+    """How much longer it takes on a longer text."""
+    near, far = points[-4 if len(points) > 3 else 0], points[-1]
+    with_kernel = [point for point in points if point.exact is not None]
+    last, exact = with_kernel[-1], with_kernel[-1].exact or math.nan
+    return Row(
+        f"linear attention's time at n = {far.tokens:,} over that at {near.tokens:,}",
+        f"causal fused attention by its n²: {(far.tokens / near.tokens) ** 2:g} (arithmetic)",
+        f"{far.alone / near.alone:.1f}",
+        f"≈ {far.tokens / near.tokens:g}: linear",
+        f"{seconds(far.alone)} against {seconds(near.alone)}; with a window beside it {far.beside / near.beside:.1f}; "
+        f"{exact / last.alone:.1f} times as fast as causal fused attention at {last.tokens:,}",
+    )
+
+
+def drawn(points: list[Point]) -> bytes:
+    """Draw the costs over the length of the text, as PNG; both axes are logarithmic."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -306,8 +337,7 @@ def draw(points: list[Point]) -> None:
     axes.minorticks_off()
     axes.grid(visible=True, alpha=0.3)
     axes.legend(frameon=False)
-    figure.savefig(PICTURE)
-
-
-if __name__ == "__main__":
-    main()
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    pyplot.close(figure)
+    return file.getvalue()

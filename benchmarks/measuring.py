@@ -7,8 +7,8 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
@@ -26,6 +26,25 @@ class Row:
     def markdown(self) -> str:
         """Return the line as Markdown."""
         return f"| {self.what} | {self.against} | **{self.reached}** | {self.target} | {self.detail} |"
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table of a form of its own.
+
+    Parameters
+    ----------
+    name : str
+        The marks between which a page shows it.
+    text : str
+        The table, in Markdown.
+    pictures : mapping
+        Where each picture of it goes -> its bytes.
+    """
+
+    name: str
+    text: str
+    pictures: Mapping[Path, bytes] = field(default_factory=dict)
 
 
 HEADER = "| what | against, in the same run | reached | aim | detail |\n|---|---|---|---|---|"

@@ -146,9 +146,22 @@ def far(method: str, tokens: str, layers: str) -> None:
     print(time.perf_counter() - begun, peak())
 
 
+def stock(family: str, way: str, tokens: str) -> None:
+    """Run a family that has no fused path, and say how much memory the process held before and at most."""
+    from benchmarks.stock import WAYS, build, text
+
+    model, ids = build(family), text(int(tokens))
+    # Whatever is imported or set up on first use is no part of it.
+    WAYS[way](model, ids[:, :8])
+    forget_peak()
+    before = peak()
+    WAYS[way](model, ids)
+    print(before, peak())
+
+
 TASKS = {
     task.__name__: task
-    for task in (long_head, forward, atlas, our_page, bertviz_page, composing, explaining, dense_rollout, far)
+    for task in (long_head, forward, atlas, our_page, bertviz_page, composing, explaining, dense_rollout, far, stock)
 }
 
 if __name__ == "__main__":

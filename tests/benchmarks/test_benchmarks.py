@@ -18,15 +18,45 @@ ROOT = Path(__file__).parents[2]
         pytest.param("projections", 4, marks=pytest.mark.bundled),
         pytest.param("heads", 3, marks=pytest.mark.bundled),
         pytest.param("explain", 10, marks=pytest.mark.bundled),
+        ("patterns", 4),
+        pytest.param("linear", 5, marks=pytest.mark.bundled),
+        pytest.param("plans", 12, marks=pytest.mark.bundled),
+        ("stock", 3),
     ],
 )
 def test_benchmarks_run_and_print_a_table(part, rows):
     command = [sys.executable, "-m", "benchmarks", "--tiny", "--rounds", "1", "--only", part]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    table = [line for line in done.stdout.splitlines() if line.startswith("|")]
-    assert len(table) == 2 + rows
+    # Tables of other forms come before it.
+    table = done.stdout[done.stdout.index("| what | against") :].splitlines()
+    assert len([line for line in table if line.startswith("|")]) == 2 + rows
     assert f"Measured with `./scripts/bench --only {part}` on" in done.stdout
+
+
+def test_what_is_measured_has_its_place_in_the_documentation(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    main = importlib.import_module("benchmarks.__main__")
+    for name, table in main.TABLES.items():
+        for page in table.pages:
+            text = (ROOT / page).read_text(encoding="utf-8")
+            assert text.count(f"<!-- bench:{name}:begin -->") == text.count(f"<!-- bench:{name}:end -->") == 1
+
+
+def test_a_table_of_its_own_form_goes_to_its_marks_with_its_pictures(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT))
+    main, measuring = (importlib.import_module(f"benchmarks.{name}") for name in ("__main__", "measuring"))
+    page, picture = tmp_path / "page.md", tmp_path / "cost.png"
+    page.write_text("a\n<!-- own:begin -->\nold\n<!-- own:end -->\nb\n", encoding="utf-8")
+    monkeypatch.setattr(main, "REFERENCE", page)
+    sheet = measuring.Sheet("own", "| new |", {picture: b"drawn"})
+    main.shown(sheet, "Measured.", write=False)
+    assert "old" in page.read_text(encoding="utf-8")
+    assert not picture.exists()
+    main.shown(sheet, "Measured.", write=True)
+    expected = "a\n<!-- own:begin -->\n| new |\n\nMeasured.\n<!-- own:end -->\nb\n"
+    assert page.read_text(encoding="utf-8") == expected
+    assert picture.read_bytes() == b"drawn"
 
 
 def test_tiny_figures_never_reach_the_documentation():
