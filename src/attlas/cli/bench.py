@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from attlas.cli.common import JsonFlag, console, print_json, reporting
+from attlas.cli.common import JsonFlag, check_suffix, console, print_json, reporting
 from attlas.cli.evaluate import seconds, whole_numbers, wide_console
 from attlas.cli.pattern_names import PatternOption, parsed_patterns
 from attlas.cli.reading import check_file
@@ -16,7 +16,7 @@ from attlas.errors import ArgumentError, complaint
 if TYPE_CHECKING:
     from attlas.planning.scaling import Scaling
 
-FORMS = {".png": "png", ".svg": "svg"}
+FORMS: dict[str, Literal["png", "svg"]] = {".png": "png", ".svg": "svg"}
 
 bench_app = typer.Typer(help="Measure on this machine.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -58,9 +58,9 @@ def bench_patterns(
     attlas bench patterns --pattern sliding_window:width=256,sinks=4 --rounds 9 --json
     """
     check_file("--plot", plot, "wall.png")
+    check_suffix("--plot", plot, *FORMS)
     check_file("--out", out, "patterns.parquet")
-    if plot is not None and plot.suffix.lower() not in FORMS:
-        raise ArgumentError(complaint("--plot", wanted="a .png or .svg file", got=str(plot)))
+    check_suffix("--out", out, ".parquet")
     if heads % kv_heads:
         raise ArgumentError(complaint("--kv-heads", wanted=f"a number that divides {heads} heads", got=kv_heads))
     wanted = whole_numbers("--lengths", lengths)
@@ -87,8 +87,7 @@ def _draw(found: Scaling, plot: Path) -> None:
     from attlas._writing import write_together
     from attlas.view.scaling_picture import scaling_picture
 
-    form = "svg" if plot.suffix.lower() == ".svg" else "png"
-    write_together({plot: scaling_picture(found, form=form)})
+    write_together({plot: scaling_picture(found, form=FORMS[plot.suffix.lower()])})
 
 
 def _print(found: Scaling) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attlas.cli.common import JsonFlag, console, print_json, reporting
+from attlas.cli.common import JsonFlag, check_suffix, console, print_json, reporting
 from attlas.cli.profile import ModelArgument, TextsArgument, read_texts
 from attlas.cli.reading import check_file, loaded_model
 from attlas.errors import ArgumentError, complaint
@@ -75,6 +75,7 @@ def tell_evaluation(
     attlas evaluate smollm2-135m plan.json d.txt --timing 0 --json | jq .ratio
     """
     check_file("--out", out, "evaluation.parquet")
+    check_suffix("--out", out, ".parquet")
     grid = _grid(needles, lengths, each)
     with reporting() as progress:
         texts = read_texts(files)

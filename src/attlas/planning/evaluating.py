@@ -24,6 +24,7 @@ from attlas.planning.evaluation import Continued, Estimate, Evaluation, Held, Ju
 from attlas.planning.flipping import flips_of
 from attlas.planning.haystacks import Grid, haystacks
 from attlas.planning.held_out import check_held_out
+from attlas.planning.plan import check_guard
 from attlas.planning.retrieval import retrieval
 from attlas.planning.speed import speed
 from attlas.planning.subject import sites_of
@@ -126,6 +127,7 @@ def evaluate(
     plan.subject.check(lm)
     grid = _checked_grid(lm, needles)
     _check_counts(generate=generate, timing=timing)
+    check_guard(guard)
     documents = _documents(lm, texts)
     check_held_out(plan.provenance.settings, documents)
     ids = [document.ids for document in documents]

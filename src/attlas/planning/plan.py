@@ -192,8 +192,7 @@ class Plan:
         In a batch that is padded on the left, patterns count from each text's first token. Gradients flow; with
         gradient checkpointing, run the backward pass inside of the block too.
         """
-        if guard is not None and (isinstance(guard, bool) or not isinstance(guard, int | float) or not 0 <= guard <= 1):
-            raise ArgumentError(complaint("guard", wanted="a number from 0 to 1", got=repr(guard)))
+        check_guard(guard)
         module = module_of(model)
         self.subject.check(model)
         self._check_layers(module)
@@ -275,6 +274,18 @@ class Plan:
 
 
 _FULL = Full()
+
+
+def check_guard(guard: object) -> None:
+    """Refuse what is neither None nor a mean total variation distance.
+
+    Raises
+    ------
+    ArgumentError
+        It is no number from 0 to 1.
+    """
+    if guard is not None and (isinstance(guard, bool) or not isinstance(guard, int | float) or not 0 <= guard <= 1):
+        raise ArgumentError(complaint("guard", wanted="a number from 0 to 1", got=repr(guard)))
 
 
 def open_plan(path: str | PathLike[str]) -> Plan:
