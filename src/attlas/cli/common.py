@@ -110,7 +110,7 @@ def check_suffix(option: str, path: Path | None, *suffixes: str) -> None:
         It ends otherwise than all of the suffixes.
     """
     if path is not None and path.suffix.lower() not in suffixes:
-        raise ArgumentError(complaint(option, wanted=f"a file's name in {' or '.join(suffixes)}", got=str(path)))
+        raise ArgumentError(complaint(option, wanted=f"a {' or '.join(suffixes)} file", got=str(path)))
 
 
 def console(*, stderr: bool = False) -> Console:

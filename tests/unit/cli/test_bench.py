@@ -60,6 +60,7 @@ def test_the_wall_is_drawn(tmp_path: Path, name: str, begins: bytes) -> None:
         (("--lengths", "64,"), "--lengths: wanted whole numbers"),
         (("--lengths", "0"), "--lengths: wanted whole numbers"),
         (("--plot", "wall.txt"), "--plot: wanted a .png or .svg file"),
+        (("--out", "rows.csv"), "--out: wanted a .parquet file, got rows.csv"),
         (("--heads", "3", "--kv-heads", "2"), "--kv-heads: wanted a number that divides 3 heads, got 2"),
         (("--pattern", "window"), "--pattern: wanted"),
     ],

@@ -76,6 +76,8 @@ def test_bad_input_is_refused(long_reader: Path, reader: Path, plan: Path, other
         ((long_reader, tmp_path / "none.json", other, *QUICK), StoreError, "no such file"),
         ((long_reader, other, other, *QUICK), StoreError, "wanted a plan in JSON"),
         ((reader, plan, other, *QUICK), ArgumentError, "the one that the plan was made for"),
+        ((long_reader, tmp_path, other, *QUICK), StoreError, "wanted a plan's file, which cannot be read"),
+        ((long_reader, plan, other, *QUICK, "--out", tmp_path / "a.json"), ArgumentError, "wanted a .parquet file"),
         ((long_reader, plan, other, *QUICK, "--each", 3), ArgumentError, "--needles beside it"),
         ((long_reader, plan, other, *QUICK, "--needles", "--lengths", "a"), ArgumentError, "--lengths: wanted"),
         ((long_reader, plan, other, *QUICK, "--guard", 2), ArgumentError, "guard: wanted a number from 0 to 1"),
