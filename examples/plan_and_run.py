@@ -1,4 +1,4 @@
-"""Find out which heads of a model could attend more cheaply, run the model that way, and see what it costs and gains."""
+"""Find out which heads of a model could attend more cheaply, run it that way, and see what that costs and gains."""
 
 from __future__ import annotations
 

@@ -97,30 +97,37 @@ def _print(found: Scaling) -> None:
     rows = found.rows()
     lengths = sorted({row["tokens"] for row in rows})
     for title, meaning, cell in (
-        ("Measured", "time a head, and how many times as fast as full attention", _measured),
+        ("Measured", "time a head", _measured),
+        ("Gained", "how many times as fast as full attention", _gained),
         ("Counted", "query-key pairs a head, as a share of full attention's", _counted),
     ):
         table = plain_table()
         table.add_column("pattern", overflow="fold")
         for length in lengths:
-            table.add_column(f"{length:,}", justify="right")
+            table.add_column(f"{length:,}", justify="right", no_wrap=True)
         for pattern in found.patterns:
             own = {row["tokens"]: row for row in rows if row["pattern"] == pattern}
             table.add_row(pattern, *(cell(own[length]) for length in lengths))
         print_table(screen, title, meaning, table)
+    unable = dict.fromkeys(row["pattern"] for row in rows if row["seconds"] is None)
+    for pattern in unable:
+        screen.print(f"\nnote: {pattern}: cannot stand in for causal heads, which these are", soft_wrap=True)
     settings = found.provenance.settings
     screen.print(
         f"\n{settings['heads']} causal heads sharing {settings['kv_heads']} sets of keys, {settings['dim']} wide, "
-        f"{settings['threads']} threads",
+        f"{settings['threads']} thread{'s' * (settings['threads'] > 1)}",
         soft_wrap=True,
     )
 
 
 def _measured(row: dict[str, object]) -> str:
-    taken, gain = row["seconds"], row["gain"]
-    if not isinstance(taken, float) or not isinstance(gain, float):
-        return "cannot run"
-    return f"{seconds(taken)} {gain:.1f}×"
+    taken = row["seconds"]
+    return seconds(taken) if isinstance(taken, float) else "cannot"
+
+
+def _gained(row: dict[str, object]) -> str:
+    gain = row["gain"]
+    return f"{gain:.1f}×" if isinstance(gain, float) else ""
 
 
 def _counted(row: dict[str, object]) -> str:

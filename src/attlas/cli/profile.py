@@ -179,8 +179,7 @@ def _print(found: Profile, out: Path, picture: Path | None) -> None:
     many = f"{len(effects.texts)} texts" if len(effects.texts) > 1 else "one text"
     tried = f"{len(effects.patterns)} patterns" if len(effects.patterns) > 1 else "one pattern"
     screen.print(
-        f"{found.provenance.model}: {len(effects.heads)} heads × {tried}, on {many} "
-        f"({tokens:,} tokens)",
+        f"{found.provenance.model}: {len(effects.heads)} heads × {tried}, on {many} ({tokens:,} tokens)",
         soft_wrap=True,
     )
     table = plain_table()

@@ -134,6 +134,7 @@ class Plan:
         ArgumentError
             A layer, head or pattern is not one.
         """
+        module_of(model)  # refuses what is no model
         sites = sites_of(model) if layers is None and isinstance(model, LanguageModel) else ()
         names = tuple(layers) if layers is not None else tuple(site.label for site in sites)
         given: Any = patterns.items() if isinstance(patterns, Mapping) else _asked(patterns, sites)
@@ -331,9 +332,8 @@ def _asked(
 
 def _checked(pattern: Pattern) -> Pattern:
     if not isinstance(pattern, Pattern):
-        raise ArgumentError(
-            complaint("patterns", wanted="patterns, of attlas.patterns", got=f"a {type(pattern).__name__}")
-        )
+        got = f"the class {pattern.__name__}" if isinstance(pattern, type) else f"a {type(pattern).__name__}"
+        raise ArgumentError(complaint("patterns", wanted="patterns, of attlas.patterns", got=got))
     return pattern
 
 

@@ -94,3 +94,15 @@ def test_lists_of_numbers() -> None:
     for wrong in ("", "1,,2", "-5", "1.5", "٣", "0"):
         with pytest.raises(ArgumentError, match="--lengths"):
             whole_numbers("--lengths", wrong)
+
+
+def test_tables_fit_a_narrow_screen(
+    long_reader: Path, plan: Path, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attlas.cli.evaluate.PIPE", 80)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(other.parent)
+    lines = run(long_reader, plan, other.name, "--generate", 4, "--timing", 1).splitlines()
+    assert "…" not in "".join(lines)
+    assert any(line.split()[:2] == ["times", "as"] and line.count("×") == 2 for line in lines)
+    assert any(line.startswith(other.name) and line.endswith("%") for line in lines)

@@ -82,6 +82,7 @@ class TestMaking:
             ({(0, True): WINDOW}, "head numbers"),
             ({("model.layers.7", 0): WINDOW}, "layers among model.layers.0.self_attn, model.layers.1.self_attn"),
             ({(0, 0): "window"}, "wanted patterns, of attlas.patterns, got a str"),
+            ({(0, 0): SlidingWindow}, "wanted patterns, of attlas.patterns, got the class SlidingWindow"),
             ({0: WINDOW}, r"keys \(layer, head\), got 0"),
             ("window", "a mapping of"),
         ],

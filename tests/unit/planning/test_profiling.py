@@ -241,7 +241,7 @@ def test_too_short_texts_are_named_with_what_is_needed() -> None:
     # By default the narrowest window has 32 tokens, and 4 sinks.
     with pytest.raises(attlas.DocumentError, match=r"at least 72 tokens in each.*texts\[0\] has 31"):
         profile(language_model("Llama", positions=128), TEXTS[:1])
-    with pytest.raises(attlas.ArgumentError, match="wanted at least 72 tokens.* of which Llama can read 64; give a"):
+    with pytest.raises(attlas.ArgumentError, match=r"wanted at least 72 tokens.* of which Llama can read 64; give a"):
         profile(lm, TEXTS[:1])
 
 
