@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from attlas.cli.common import JsonFlag, console, print_json, reporting
+from attlas.cli.common import JsonFlag, check_suffix, console, print_json, reporting
 from attlas.cli.evaluate import seconds, whole_numbers, wide_console
 from attlas.cli.pattern_names import PatternOption, parsed_patterns
 from attlas.cli.reading import check_file
@@ -16,7 +16,7 @@ from attlas.errors import ArgumentError, complaint
 if TYPE_CHECKING:
     from attlas.planning.scaling import Scaling
 
-FORMS = {".png": "png", ".svg": "svg"}
+FORMS: dict[str, Literal["png", "svg"]] = {".png": "png", ".svg": "svg"}
 
 bench_app = typer.Typer(help="Measure on this machine.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -58,9 +58,9 @@ def bench_patterns(
     attlas bench patterns --pattern sliding_window:width=256,sinks=4 --rounds 9 --json
     """
     check_file("--plot", plot, "wall.png")
+    check_suffix("--plot", plot, *FORMS)
     check_file("--out", out, "patterns.parquet")
-    if plot is not None and plot.suffix.lower() not in FORMS:
-        raise ArgumentError(complaint("--plot", wanted="a .png or .svg file", got=str(plot)))
+    check_suffix("--out", out, ".parquet")
     if heads % kv_heads:
         raise ArgumentError(complaint("--kv-heads", wanted=f"a number that divides {heads} heads", got=kv_heads))
     wanted = whole_numbers("--lengths", lengths)
@@ -87,8 +87,7 @@ def _draw(found: Scaling, plot: Path) -> None:
     from attlas._writing import write_together
     from attlas.view.scaling_picture import scaling_picture
 
-    form = "svg" if plot.suffix.lower() == ".svg" else "png"
-    write_together({plot: scaling_picture(found, form=form)})
+    write_together({plot: scaling_picture(found, form=FORMS[plot.suffix.lower()])})
 
 
 def _print(found: Scaling) -> None:
@@ -98,30 +97,37 @@ def _print(found: Scaling) -> None:
     rows = found.rows()
     lengths = sorted({row["tokens"] for row in rows})
     for title, meaning, cell in (
-        ("Measured", "time a head, and how many times as fast as full attention", _measured),
+        ("Measured", "time a head", _measured),
+        ("Gained", "how many times as fast as full attention", _gained),
         ("Counted", "query-key pairs a head, as a share of full attention's", _counted),
     ):
         table = plain_table()
         table.add_column("pattern", overflow="fold")
         for length in lengths:
-            table.add_column(f"{length:,}", justify="right")
+            table.add_column(f"{length:,}", justify="right", no_wrap=True)
         for pattern in found.patterns:
             own = {row["tokens"]: row for row in rows if row["pattern"] == pattern}
             table.add_row(pattern, *(cell(own[length]) for length in lengths))
         print_table(screen, title, meaning, table)
+    unable = dict.fromkeys(row["pattern"] for row in rows if row["seconds"] is None)
+    for pattern in unable:
+        screen.print(f"\nnote: {pattern}: cannot stand in for causal heads, which these are", soft_wrap=True)
     settings = found.provenance.settings
     screen.print(
         f"\n{settings['heads']} causal heads sharing {settings['kv_heads']} sets of keys, {settings['dim']} wide, "
-        f"{settings['threads']} threads",
+        f"{settings['threads']} thread{'s' * (settings['threads'] > 1)}",
         soft_wrap=True,
     )
 
 
 def _measured(row: dict[str, object]) -> str:
-    taken, gain = row["seconds"], row["gain"]
-    if not isinstance(taken, float) or not isinstance(gain, float):
-        return "cannot run"
-    return f"{seconds(taken)} {gain:.1f}×"
+    taken = row["seconds"]
+    return seconds(taken) if isinstance(taken, float) else "cannot"
+
+
+def _gained(row: dict[str, object]) -> str:
+    gain = row["gain"]
+    return f"{gain:.1f}×" if isinstance(gain, float) else ""
 
 
 def _counted(row: dict[str, object]) -> str:

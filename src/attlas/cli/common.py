@@ -13,12 +13,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from attlas._tables import finite
-from attlas.errors import AttlasError
+from attlas.errors import ArgumentError, AttlasError, complaint
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,6 +30,9 @@ INTERRUPTED = 130
 _PIPE_CLOSED = 141  # what a shell reports for a program that wrote into a closed pipe
 _QUIET_FOR = 1.0  # seconds before progress is worth a line
 _LINE_EVERY = 10.0  # seconds between progress lines where there is no terminal
+_SURE_AFTER = 3.0  # seconds of a piece of work before the time that is left is guessed
+_SURE_FROM = 0.03  # the share of it that has to be done by then
+_MINUTE = 60.0
 
 # Typer carries its own copy of click and shows only this leaf of its tree of usage errors; the parent is wrong usage of
 # any kind.
@@ -97,6 +101,18 @@ def print_json(content: Any) -> None:
     typer.echo(json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False))
 
 
+def check_suffix(option: str, path: Path | None, *suffixes: str) -> None:
+    """Find out before long work that a file's name promises something else than will be in it.
+
+    Raises
+    ------
+    ArgumentError
+        It ends otherwise than all of the suffixes.
+    """
+    if path is not None and path.suffix.lower() not in suffixes:
+        raise ArgumentError(complaint(option, wanted=f"a {' or '.join(suffixes)} file", got=str(path)))
+
+
 def console(*, stderr: bool = False) -> Console:
     """Return a rich console that reads no markup and no emoji codes into the text it is given."""
     from rich.console import Console
@@ -125,9 +141,10 @@ class Reporter:
 
     def __init__(self) -> None:
         self._began = time.monotonic()
-        self._phase_began = self._began
         self._spoke = self._began
-        self._what = ""
+        self._what: str | None = None
+        self._total = self._done = 0
+        self._since = self._began, 0
         self._bar: Progress | None = None
         self._task: Any = None
         self._terminal = sys.stderr.isatty()
@@ -135,24 +152,27 @@ class Reporter:
     def __call__(self, done: int, total: int, what: str = "") -> None:
         """Take notice that `done` of `total` units are done."""
         now = time.monotonic()
-        new = what != self._what
-        if new:
-            self._what, self._phase_began = what, now
+        new, self._what = what != self._what, what
+        # Another word for what is being done does not begin the count anew where the count goes on.
+        if new and (total != self._total or done < self._done):
+            self._since = now, done
+        self._total, self._done = total, done
         if now - self._began < _QUIET_FOR:
             return
+        left = self._left(now)
         if self._terminal:
-            self._draw(done, total, new)
+            self._draw(left, new)
         elif now - self._spoke >= _LINE_EVERY:
             self._spoke = now
-            print(f"attlas: {what or 'working'}: {_share(done, total)}{self._left(done, total, now)}", file=sys.stderr)
+            print(f"attlas: {what or 'working'}: {_share(done, total)}{left and f', {left}'}", file=sys.stderr)
 
     def close(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.stop()
 
-    def _draw(self, done: int, total: int, new: bool) -> None:
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    def _draw(self, left: str, new: bool) -> None:
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
         bar = self._bar
         if bar is None:
@@ -160,20 +180,25 @@ class Reporter:
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 TaskProgressColumn(),
-                TimeRemainingColumn(),
+                # rich's own estimate takes what was done before the bar was drawn for the work of a moment.
+                TextColumn("{task.fields[left]}", markup=False),
             )
             bar = self._bar = Progress(*columns, console=console(stderr=True), transient=True)
             bar.start()
         if self._task is None or new:
             if self._task is not None:
                 bar.remove_task(self._task)
-            self._task = bar.add_task(self._what or "working", total=total)
-        bar.update(self._task, completed=done, total=total)
+            self._task = bar.add_task(self._what or "working", total=self._total, left="")
+        bar.update(self._task, completed=self._done, total=self._total, left=left)
 
-    def _left(self, done: int, total: int, now: float) -> str:
-        if done <= 0 or total <= 0:
+    def _left(self, now: float) -> str:
+        """Return about how long the work will still take; nothing before that can be told, and at the end."""
+        began, before = self._since
+        taken, done, missing = now - began, self._done - before, self._total - self._done
+        if taken < _SURE_AFTER or done < max(1, _SURE_FROM * self._total) or missing <= 0:
             return ""
-        return f", about {(now - self._phase_began) * (total - done) / done:.0f} s left"
+        left = taken * missing / done
+        return f"about {left:.0f} s left" if left < 2 * _MINUTE else f"about {left / _MINUTE:.0f} min left"
 
 
 def _share(done: int, total: int) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attlas.cli.common import JsonFlag, console, print_json, reporting
+from attlas.cli.common import JsonFlag, check_suffix, console, print_json, reporting
 from attlas.cli.profile import ModelArgument, TextsArgument, read_texts
 from attlas.cli.reading import check_file, loaded_model
 from attlas.errors import ArgumentError, complaint
@@ -17,7 +18,7 @@ from attlas.errors import ArgumentError, complaint
 if TYPE_CHECKING:
     from attlas.planning.evaluation import Evaluation
     from attlas.planning.haystacks import Grid
-    from attlas.planning.speed import Speed
+    from attlas.planning.speed import Speed, Timed
 
 
 PIPE = 160
@@ -75,6 +76,7 @@ def tell_evaluation(
     attlas evaluate smollm2-135m plan.json d.txt --timing 0 --json | jq .ratio
     """
     check_file("--out", out, "evaluation.parquet")
+    check_suffix("--out", out, ".parquet")
     grid = _grid(needles, lengths, each)
     with reporting() as progress:
         texts = read_texts(files)
@@ -148,20 +150,22 @@ def _print_texts(screen: Any, found: Evaluation, files: list[str]) -> None:
     from attlas.cli.rankings import plain_table, print_table
     from attlas.planning.evaluation import percent
 
-    table = plain_table()
-    table.add_column("text", overflow="fold")
-    for name in ("tokens", "perplexity", "change", "KL mean", "KL 95 %", "KL worst", "same next token"):
-        table.add_column(name, justify="right")
+    # Two tables, for one with all columns is too wide for many a screen.
+    perplexity, predictions = plain_table(), plain_table()
+    for table, names in (
+        (perplexity, ("tokens", "perplexity", "change (95 % interval)")),
+        (predictions, ("KL mean", "KL 95 %", "KL worst", "same next token")),
+    ):
+        table.add_column("text", overflow="fold")
+        for name in names:
+            table.add_column(name, justify="right", no_wrap=True)
     for text in found.texts:
-        table.add_row(
-            files[text.text],
-            f"{text.tokens:,}",
-            f"{math.exp(text.exact):.3f}",
-            percent(text.ratio),
-            *(f"{value:.4f}" for value in (text.divergence, text.divergence_p95, text.divergence_worst)),
-            f"{100 * text.same:.1f} %",
-        )
-    print_table(screen, "Held-out texts", "the plan against exact; KL in nats", table)
+        name = files[text.text]
+        perplexity.add_row(name, f"{text.tokens:,}", f"{math.exp(text.exact):.3f}", percent(text.ratio))
+        off = (text.divergence, text.divergence_p95, text.divergence_worst)
+        predictions.add_row(name, *(f"{value:.4f}" for value in off), f"{100 * text.same:.1f} %")
+    print_table(screen, "Held-out texts", "the exact model, and the plan against it", perplexity)
+    print_table(screen, "Predictions", "how far the plan's are off from exact; KL in nats", predictions)
 
 
 def _print_needles(screen: Any, found: Evaluation) -> None:
@@ -190,28 +194,32 @@ def _print_speed(screen: Any, speed: Speed) -> None:
 
     table = plain_table()
     table.add_column("")
-    headings = ("exact", "plan", "times as fast", "Amdahl", "with full heads")
-    for name in (*headings, "attention's share", "attention alone", "with full heads"):
-        table.add_column(name, justify="right")
-    works = ((f"reading {speed.tokens:,} tokens", speed.prefill), ("writing a token", speed.decode))
-    for name, timed in works:
-        alone = "not measurable" if math.isnan(timed.attention_gain) else f"{timed.attention_gain:.2f}×"
-        table.add_row(
-            name,
-            seconds(median(timed.exact)),
-            seconds(median(timed.planned)),
-            f"{timed.gain:.2f}× ({min(timed.gains):.2f}–{max(timed.gains):.2f})",
-            f"≤ {timed.ceiling:.2f}×",
-            f"≤ {timed.ceiling_with(speed.full):.2f}×",
-            f"{100 * timed.attention:.0f} %",
-            alone,
-            "no end" if math.isinf(speed.part_ceiling) else f"≤ {speed.part_ceiling:.2f}×",
-        )
-    meaning = (
-        f"in turn, {len(speed.prefill.exact)} rounds, {speed.threads} threads; Amdahl: if attention cost nothing; with "
-        "full heads: if only the heads left full cost anything"
-    )
+    table.add_column(f"reading {speed.tokens:,} tokens", justify="right", no_wrap=True)
+    table.add_column("writing a token", justify="right", no_wrap=True)
+    for name, cell in _speeds(speed):
+        table.add_row(name, cell(speed.prefill), cell(speed.decode))
+    rounds = len(speed.prefill.exact)
+    meaning = f"timed in turn, {rounds} round{'s' * (rounds > 1)}, {speed.threads} thread{'s' * (speed.threads > 1)}"
     print_table(screen, "Speed", meaning, table)
+
+
+def _speeds(speed: Speed) -> list[tuple[str, Callable[[Timed], str]]]:
+    """Return the rows of the table of speeds: what a row is, and how it is told of reading and of writing."""
+    alone = "no end" if math.isinf(speed.part_ceiling) else f"≤ {speed.part_ceiling:.2f}×"
+    return [
+        ("exact", lambda timed: seconds(median(timed.exact))),
+        ("by the plan", lambda timed: seconds(median(timed.planned))),
+        ("times as fast", lambda timed: f"{timed.gain:.2f}× ({min(timed.gains):.2f}–{max(timed.gains):.2f})"),
+        ("  if attention cost nothing (Amdahl)", lambda timed: f"≤ {timed.ceiling:.2f}×"),
+        ("  if only heads left full cost anything", lambda timed: f"≤ {timed.ceiling_with(speed.full):.2f}×"),
+        ("attention's share of exact", lambda timed: f"{100 * timed.attention:.0f} %"),
+        ("attention alone, times as fast", _alone),
+        ("  if only heads left full cost anything", lambda timed: alone),
+    ]
+
+
+def _alone(timed: Timed) -> str:
+    return "not measurable" if math.isnan(timed.attention_gain) else f"{timed.attention_gain:.2f}×"
 
 
 def remarks(found: Evaluation) -> list[str]:
@@ -224,11 +232,7 @@ def remarks(found: Evaluation) -> list[str]:
     lines.append(f"{found.full:,} of {found.heads:,} heads are full; {found.routed:,} ran by another pattern")
     if found.continued:
         same = sum(one.same for one in found.continued) / len(found.continued)
-        parted = sorted(one.parted for one in found.continued)
-        lines.append(
-            f"generated text: {100 * same:.0f} % of tokens are the same; the first difference comes after "
-            f"{parted[0]} to {parted[-1]} of {found.continued[0].tokens} tokens"
-        )
+        lines.append(f"generated text: {100 * same:.0f} % of tokens are the same{_parting(found)}")
     if found.flips is not None:
         lines.append(
             f"{100 * found.flips.share:.0f} % of heads would get another pattern on these texts, "
@@ -238,6 +242,16 @@ def remarks(found: Evaluation) -> list[str]:
         lines.append(f"the guard made {found.strayed:,} heads exact in some call")
     lines += [f"stayed exact: {where}: {reason}" for where, reason in found.stayed.items()]
     return lines
+
+
+def _parting(found: Evaluation) -> str:
+    """Say where the two ways to go on with a text part."""
+    count = found.continued[0].tokens
+    parted = sorted(one.parted for one in found.continued if one.parted < one.tokens)
+    if not parted:
+        return ""
+    places = f"{parted[0]}" if parted[0] == parted[-1] else f"{parted[0]} to {parted[-1]}"
+    return f"; where they part, it is after {places} of {count}"
 
 
 def wide_console() -> Any:

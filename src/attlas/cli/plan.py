@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attlas.cli.common import JsonFlag, console, print_json
+from attlas.cli.common import JsonFlag, check_suffix, console, print_json
+from attlas.cli.profile import nothing_cheaper
 from attlas.cli.reading import check_file
 from attlas.errors import ArgumentError, complaint
 
@@ -65,17 +67,23 @@ def make_plan(
     Then: attlas evaluate smollm2-135m plan.json other.txt
     """
     check_file("--out", out, NAME)
+    check_suffix("--out", out, ".json")
     if (error is None) == (cost is None):
         got = "neither" if error is None else "both"
         raise ArgumentError(complaint("--error, --cost", wanted="one of the two", got=got))
     if by not in UNITS:
         raise ArgumentError(complaint("--by", wanted=" or ".join(UNITS), got=repr(by)))
+    for option, share in (("--error", error), ("--cost", cost)):
+        if share is not None and not 0 <= share < math.inf:
+            raise ArgumentError(complaint(option, wanted="a share from 0, such as 0.01 for 1 %", got=share))
     from attlas.planning.profile_file import open_profile
 
     found = open_profile(profile)
     options: dict[str, Any] = {"cost": cost, "by": UNITS[by], "length": length}
     chosen, plan = found.choose(error, **options), found.plan(error, **options)
+    out.parent.mkdir(parents=True, exist_ok=True)
     plan.save(out)
+    notes = [*chosen.notes, *nothing_cheaper(found, length)]
     if as_json:
         print_json(
             {
@@ -83,7 +91,7 @@ def make_plan(
                 "full": chosen.full,
                 "cost": chosen.cost,
                 "expected": chosen.error,
-                "notes": list(chosen.notes),
+                "notes": notes,
                 "patterns": [
                     {"kind": pattern.kind, **pattern.settings(), "heads": heads}
                     for pattern, heads in plan.kinds.items()
@@ -91,10 +99,10 @@ def make_plan(
             }
         )
         return
-    _print(found, chosen, plan, out)
+    _print(found, chosen, plan, notes, out)
 
 
-def _print(found: Profile, chosen: Chosen, plan: Plan, out: Path) -> None:
+def _print(found: Profile, chosen: Chosen, plan: Plan, notes: list[str], out: Path) -> None:
     from attlas.cli.rankings import plain_table, print_table
     from attlas.planning.costs import label
 
@@ -108,12 +116,11 @@ def _print(found: Profile, chosen: Chosen, plan: Plan, out: Path) -> None:
     for name, count in [("full: exact", full), *((label(pattern), count) for pattern, count in plan.kinds.items())]:
         table.add_row(f"{count:,}", f"{100 * count / heads:.0f} %", name)
     print_table(screen, f"A plan for {found.provenance.model}", "a pattern for every head", table)
-    expected = "is not known" if chosen.error is None else f"is expected to rise by {100 * chosen.error:.2f} %"
-    screen.print(
-        f"\nattention costs {100 * chosen.cost:.0f} % of exact; perplexity {expected} on the profile's texts",
-        soft_wrap=True,
-    )
-    for note in chosen.notes:
+    expected = "what perplexity does is not known"
+    if chosen.error is not None:
+        expected = f"perplexity is expected to rise by {100 * chosen.error:.2f} % on the profile's texts"
+    screen.print(f"\nattention costs {100 * chosen.cost:.0f} % of exact; {expected}", soft_wrap=True)
+    for note in notes:
         screen.print(f"note: {note}", soft_wrap=True)
     screen.print(f"written: {out}", soft_wrap=True)
     screen.print(f"next: attlas evaluate {found.provenance.model} {out} OTHER_TEXT", soft_wrap=True)

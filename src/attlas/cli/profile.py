@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attlas.cli.common import JsonFlag, console, print_json, reporting
+from attlas.cli.common import JsonFlag, check_suffix, console, print_json, reporting
 from attlas.cli.pattern_names import PatternOption, parsed_patterns
 from attlas.cli.reading import check_file, loaded_model
+from attlas.errors import ArgumentError, complaint
 
 if TYPE_CHECKING:
     from attlas.planning.profile import Profile
@@ -46,6 +48,15 @@ def make_profile(
     ] = 0.01,
     length: Annotated[int, typer.Option("--length", help="Read at most so many tokens of each text.", min=2)] = 2048,
     pattern: PatternOption = None,
+    aims: Annotated[
+        str | None,
+        typer.Option(
+            "--aims",
+            help="Rises of perplexity at which plans are run as a whole; plans are chosen up to the largest.  "
+            "[default: 0.03,0.01]",
+            metavar="LIST",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of everything that is drawn at random.", min=0)] = 0,
     as_json: JsonFlag = False,
 ) -> None:
@@ -64,22 +75,29 @@ def make_profile(
 
     attlas profile smollm2-135m a.txt --pattern sliding_window:width=256,sinks=4 --pattern sliding_window:width=64
 
-    Then: attlas plan profile.parquet --error 0.02
+    Then: attlas plan profile.parquet --error 0.01
     """
     check_file("--out", out, NAME)
+    check_suffix("--out", out, ".parquet")
     check_file("--picture", picture, "heads.svg")
+    check_suffix("--picture", picture, ".svg")
     candidates = parsed_patterns(pattern)
+    if candidates and all(one.kind == "full" for one in candidates):
+        raise ArgumentError(complaint("--pattern", wanted="at least one that is cheaper than exact", got="full"))
+    options: dict[str, Any] = {} if aims is None else {"aims": [math.log1p(one) for one in shares("--aims", aims)]}
     with reporting() as progress:
         texts = read_texts(files)
         lm = loaded_model(model, progress)
         from attlas.planning.profiling import profile
 
-        found = profile(lm, texts, candidates, length=length, seed=seed, progress=progress)
+        found = profile(lm, texts, candidates, length=length, seed=seed, **options, progress=progress)
+        out.parent.mkdir(parents=True, exist_ok=True)
         found.save(out)
         if picture is not None:
             found.picture(picture, error)
     if as_json:
-        print_json({"profile": str(out), "texts": [text.tokens for text in found.effects.texts], "plans": plans(found)})
+        read = [text.tokens for text in found.effects.texts]
+        print_json({"profile": str(out), "texts": read, "plans": plans(found), "notes": remarks(found)})
         return
     _print(found, out, picture)
 
@@ -92,12 +110,30 @@ def read_texts(files: list[str]) -> list[str]:
     ArgumentError, DocumentError
         One of them is no text, or standard input is named twice.
     """
-    from attlas.errors import ArgumentError, complaint
     from attlas.models.document import read_text
 
     if files.count("-") > 1:
         raise ArgumentError(complaint("TEXT", wanted="standard input, -, once", got=f"{files.count('-')} times"))
     return [read_text(file) for file in files]
+
+
+def shares(option: str, text: str) -> list[float]:
+    """Return the numbers of a list such as ``0.03,0.01``.
+
+    Raises
+    ------
+    ArgumentError
+        It is no list of numbers above 0.
+    """
+    found = []
+    for part in text.split(","):
+        try:
+            found.append(float(part))
+        except ValueError:
+            found.append(math.nan)
+    if not all(0 < one < math.inf for one in found):
+        raise ArgumentError(complaint(option, wanted="shares above 0 with commas between them", got=repr(text)))
+    return found
 
 
 def plans(found: Profile) -> list[dict[str, Any]]:
@@ -109,6 +145,31 @@ def plans(found: Profile) -> list[dict[str, Any]]:
     return rows
 
 
+def remarks(found: Profile) -> list[str]:
+    """Return what a reader of the plans has to know: patterns that no head can have, and that nothing is cheaper."""
+    from attlas.planning.costs import label
+
+    effects = found.effects
+    refused = effects.loss.isnan().all(0).all(0).tolist()
+    notes = [
+        f"no head of this model can have {label(pattern)}: its own mask, bias or order cannot be told by it"
+        for pattern, none in zip(effects.patterns, refused, strict=True)
+        if none
+    ]
+    return [*notes, *nothing_cheaper(found, None)]
+
+
+def nothing_cheaper(found: Profile, length: int | None) -> list[str]:
+    """Say so if even the cheapest plan is the exact one: then no error helps, only longer texts or other patterns."""
+    if found.choose(cost=0.0, length=length).full < 1:
+        return []
+    tokens = max(text.tokens for text in found.effects.texts) if length is None else length
+    return [
+        f"at {tokens:,} tokens no pattern is cheaper than exact attention, so all heads stay exact; read longer texts, "
+        "or see what it is for them: attlas plan --length"
+    ]
+
+
 def _print(found: Profile, out: Path, picture: Path | None) -> None:
     from attlas.cli.rankings import plain_table, print_table
 
@@ -116,9 +177,9 @@ def _print(found: Profile, out: Path, picture: Path | None) -> None:
     effects = found.effects
     tokens = sum(text.tokens for text in effects.texts)
     many = f"{len(effects.texts)} texts" if len(effects.texts) > 1 else "one text"
+    tried = f"{len(effects.patterns)} patterns" if len(effects.patterns) > 1 else "one pattern"
     screen.print(
-        f"{found.provenance.model}: {len(effects.heads)} heads × {len(effects.patterns)} patterns, on {many} "
-        f"({tokens:,} tokens)",
+        f"{found.provenance.model}: {len(effects.heads)} heads × {tried}, on {many} ({tokens:,} tokens)",
         soft_wrap=True,
     )
     table = plain_table()
@@ -130,6 +191,8 @@ def _print(found: Profile, out: Path, picture: Path | None) -> None:
         table.add_row(f"{100 * row['error']:g} %", *values)
     print_table(screen, "Plans", "the cheapest within an error, on these texts", table)
     screen.print()
+    for note in remarks(found):
+        screen.print(f"note: {note}", soft_wrap=True)
     for path in (out, picture):
         if path is not None:
             screen.print(f"written: {path}", soft_wrap=True)

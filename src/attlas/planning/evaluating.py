@@ -24,13 +24,13 @@ from attlas.planning.evaluation import Continued, Estimate, Evaluation, Held, Ju
 from attlas.planning.flipping import flips_of
 from attlas.planning.haystacks import Grid, haystacks
 from attlas.planning.held_out import check_held_out
+from attlas.planning.plan import Plan, check_guard
 from attlas.planning.retrieval import retrieval
 from attlas.planning.speed import speed
 from attlas.planning.subject import sites_of
 
 if TYPE_CHECKING:
     from attlas.planning.dispatch import Applied
-    from attlas.planning.plan import Plan
 
 STRETCHES = 16
 """Stretches that each text is cut into for its interval."""
@@ -119,6 +119,7 @@ def evaluate(
     --------
     >>> print(attlas.evaluate(lm, plan, [text]).summary)  # doctest: +SKIP
     """
+    _check_kinds(lm, plan)
     if not predicts(lm):
         raise UnsupportedModelError(
             f"{lm.name}: predicts no next token, so there is no perplexity and no text to compare; compare its states"
@@ -126,6 +127,7 @@ def evaluate(
     plan.subject.check(lm)
     grid = _checked_grid(lm, needles)
     _check_counts(generate=generate, timing=timing)
+    check_guard(guard)
     documents = _documents(lm, texts)
     check_held_out(plan.provenance.settings, documents)
     ids = [document.ids for document in documents]
@@ -369,6 +371,15 @@ def _checked_grid(lm: LanguageModel, needles: bool | Grid) -> Grid | None:
     positions = lm.facts.positions or max(Grid().lengths)
     lengths = tuple(length for length in Grid().lengths if length <= positions)
     return replace(Grid(), lengths=lengths or (positions,))
+
+
+def _check_kinds(lm: object, plan: object) -> None:
+    """Refuse what is easily taken for a model that can read, or for a plan."""
+    if not isinstance(lm, LanguageModel):
+        raise ArgumentError(complaint("lm", wanted="what attlas.load returned", got=f"a {type(lm).__name__}"))
+    if not isinstance(plan, Plan):
+        way_out = "attlas.open_plan opens a file, and profile.plan makes one"
+        raise ArgumentError(complaint("plan", wanted="a Plan", got=f"a {type(plan).__name__}", way_out=way_out))
 
 
 def _check_counts(**counts: int) -> None:

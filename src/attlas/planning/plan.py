@@ -134,6 +134,7 @@ class Plan:
         ArgumentError
             A layer, head or pattern is not one.
         """
+        module_of(model)  # refuses what is no model
         sites = sites_of(model) if layers is None and isinstance(model, LanguageModel) else ()
         names = tuple(layers) if layers is not None else tuple(site.label for site in sites)
         given: Any = patterns.items() if isinstance(patterns, Mapping) else _asked(patterns, sites)
@@ -192,8 +193,7 @@ class Plan:
         In a batch that is padded on the left, patterns count from each text's first token. Gradients flow; with
         gradient checkpointing, run the backward pass inside of the block too.
         """
-        if guard is not None and (isinstance(guard, bool) or not isinstance(guard, int | float) or not 0 <= guard <= 1):
-            raise ArgumentError(complaint("guard", wanted="a number from 0 to 1", got=repr(guard)))
+        check_guard(guard)
         module = module_of(model)
         self.subject.check(model)
         self._check_layers(module)
@@ -277,6 +277,18 @@ class Plan:
 _FULL = Full()
 
 
+def check_guard(guard: object) -> None:
+    """Refuse what is neither None nor a mean total variation distance.
+
+    Raises
+    ------
+    ArgumentError
+        It is no number from 0 to 1.
+    """
+    if guard is not None and (isinstance(guard, bool) or not isinstance(guard, int | float) or not 0 <= guard <= 1):
+        raise ArgumentError(complaint("guard", wanted="a number from 0 to 1", got=repr(guard)))
+
+
 def open_plan(path: str | PathLike[str]) -> Plan:
     """Read a plan that `Plan.save` wrote.
 
@@ -320,9 +332,8 @@ def _asked(
 
 def _checked(pattern: Pattern) -> Pattern:
     if not isinstance(pattern, Pattern):
-        raise ArgumentError(
-            complaint("patterns", wanted="patterns, of attlas.patterns", got=f"a {type(pattern).__name__}")
-        )
+        got = f"the class {pattern.__name__}" if isinstance(pattern, type) else f"a {type(pattern).__name__}"
+        raise ArgumentError(complaint("patterns", wanted="patterns, of attlas.patterns", got=got))
     return pattern
 
 

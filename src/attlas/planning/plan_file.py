@@ -100,7 +100,8 @@ def _map_of(pattern: Pattern) -> FeatureMap | None:
 
 
 def _beside(path: Path) -> Path:
-    return path.with_suffix(".safetensors")
+    # Not in the place of the suffix: a profile of the same name has maps of its own.
+    return path.with_name(f"{path.name}.safetensors")
 
 
 # ---- reading
@@ -148,13 +149,13 @@ class _Reader:
                 raise StoreError(f"{self._path}: wanted a plan of at most {_LARGEST_FILE:,} bytes, got {size:,}")
             text = self._path.read_text(encoding="utf-8")
         except FileNotFoundError as error:
-            raise StoreError(f"{self._path}: there is no such file") from error
+            raise StoreError(f"{self._path}: there is no such file; attlas plan writes one") from error
         except UnicodeDecodeError as error:
             raise StoreError(f"{self._path}: wanted a plan in JSON, got bytes that are no text") from error
         except OSError as error:
             if isinstance(error, StoreError):
                 raise
-            raise StoreError(f"{self._path}: cannot be read: {error.strerror}") from error
+            raise StoreError(f"{self._path}: wanted a plan's file, which cannot be read: {error.strerror}") from error
         try:
             found = json.loads(text)
         # JSON nested thousands deep exhausts the parser's stack.

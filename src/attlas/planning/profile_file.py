@@ -85,7 +85,7 @@ def open_profile(path: str | Path) -> Profile:
             _check_size(path, file.metadata.num_rows, described)
             table = file.read(["text", "layer", "head", "pattern", *NAMES])
     except FileNotFoundError as error:
-        raise StoreError(f"{path}: there is no such file") from error
+        raise StoreError(f"{path}: there is no such file; attlas profile writes one") from error
     except StoreError:
         raise
     except (pyarrow.ArrowException, OSError, ValueError, RecursionError) as error:
@@ -179,4 +179,5 @@ def _map_of(pattern: Pattern) -> FeatureMap | None:
 
 
 def _beside(path: Path) -> Path:
-    return path.with_suffix(".safetensors")
+    # Not in the place of the suffix: a plan of the same name has maps of its own.
+    return path.with_name(f"{path.name}.safetensors")

@@ -98,7 +98,14 @@ def texts_of(
         raise DocumentError(f"texts: wanted at least one, of {fewest} tokens or more, got none")
     most = min(length, lm.facts.positions or length)
     if most < fewest:
-        raise ArgumentError(complaint("length", wanted=f"at least {fewest} tokens, for these patterns", got=most))
+        raise ArgumentError(
+            complaint(
+                "length",
+                wanted=f"at least {fewest} tokens, twice what the narrowest of the patterns sees",
+                got=most if most == length else f"{length}, of which {lm.name} can read {most}",
+                way_out="give a narrower pattern, or read more" if most == length else "give a narrower pattern",
+            )
+        )
     read, short = [], []
     for number, text in enumerate(given):
         count, ids = _ids(lm, text, most)
@@ -154,6 +161,6 @@ def check_model(lm: LanguageModel, loss: Loss | None) -> None:
                 "loss",
                 wanted="a function of what the model returns, for a model that predicts no next token",
                 got="none",
-                way_out="pass loss=...: one number, differentiable, that should not rise",
+                way_out="in Python, pass loss=...: one number, differentiable, that should not rise",
             )
         )

@@ -36,9 +36,10 @@ def test_every_pattern_is_counted_and_timed_at_every_length() -> None:
     assert narrow["gain_low"] <= narrow["gain"] <= narrow["gain_high"]
 
 
-def test_people_get_two_tables() -> None:
+def test_people_get_three_tables() -> None:
     said = run(*SMALL)
     assert "Measured" in said
+    assert "Gained" in said
     assert "Counted" in said
     assert said.count("full") >= 2
     assert "2 causal heads sharing 1 sets of keys" in said
@@ -60,6 +61,7 @@ def test_the_wall_is_drawn(tmp_path: Path, name: str, begins: bytes) -> None:
         (("--lengths", "64,"), "--lengths: wanted whole numbers"),
         (("--lengths", "0"), "--lengths: wanted whole numbers"),
         (("--plot", "wall.txt"), "--plot: wanted a .png or .svg file"),
+        (("--out", "rows.csv"), "--out: wanted a .parquet file, got rows.csv"),
         (("--heads", "3", "--kv-heads", "2"), "--kv-heads: wanted a number that divides 3 heads, got 2"),
         (("--pattern", "window"), "--pattern: wanted"),
     ],
@@ -73,3 +75,10 @@ def test_bad_input_is_refused(arguments: tuple[str, ...], said: str) -> None:
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["bench", "patterns", "--plot", str(tmp_path)])
     assert isinstance(done.exception, StoreError)
+
+
+def test_what_cannot_run_is_said_to() -> None:
+    said = " ".join(run(*SMALL, "--pattern", "low_rank:rank=4").split())
+    assert "cannot" in said
+    assert "note: low rank: rank 4" in said
+    assert "cannot stand in for causal heads" in said

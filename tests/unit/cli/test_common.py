@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import typer
@@ -166,10 +167,48 @@ def test_long_work_writes_a_line_now_and_then(
             progress(done, 30, "reading")
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        "attlas: reading: 33%, about 18 s left",
+        "attlas: reading: 33%, about 20 s left",
         "attlas: reading: 67%, about 10 s left",
-        "attlas: reading: 100%, about 0 s left",
+        "attlas: reading: 100%",
     ]
+
+
+def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *calls: tuple[float, int, str]) -> str:
+    """Return the last line after calls of (seconds since the one before, done of 300, what)."""
+    monkeypatch.setattr(common, "_LINE_EVERY", 0.0)
+    clock = _Clock(monkeypatch)
+    with common.reporting() as progress:
+        for seconds, done, what in calls:
+            clock.now += seconds
+            progress(done, 300, what)
+    return capsys.readouterr().err.splitlines()[-1].removeprefix("attlas: ")
+
+
+def test_no_time_is_guessed_before_it_can_be(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first step may have taken long before it is told of; and of a few quick steps nothing follows.
+    assert told(monkeypatch, capsys, (20, 1, "measuring")) == "measuring: 0%"
+    assert told(monkeypatch, capsys, (20, 1, "measuring"), (2.5, 30, "measuring")) == "measuring: 10%"
+    assert told(monkeypatch, capsys, (20, 1, "measuring"), (60, 9, "measuring")) == "measuring: 3%"
+    assert told(monkeypatch, capsys, (20, 0, "measuring"), (10, 30, "measuring")) == "measuring: 10%, about 90 s left"
+    assert told(monkeypatch, capsys, (20, 0, "measuring"), (60, 30, "measuring")) == "measuring: 10%, about 9 min left"
+
+
+def test_another_word_for_the_same_count_does_not_forget_what_it_took(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going_on = ((1, 0, "text 1"), (50, 100, "text 1"), (0.1, 100, "text 2"))
+    assert told(monkeypatch, capsys, *going_on) == "text 2: 33%, about 100 s left"
+    anew = ((1, 0, "text 1"), (50, 100, "text 1"), (0.1, 1, "plans"))
+    assert told(monkeypatch, capsys, *anew) == "plans: 0%"
+
+
+def test_a_file_is_named_for_what_will_be_in_it(tmp_path: Path) -> None:
+    common.check_suffix("--out", None, ".json")
+    common.check_suffix("--out", tmp_path / "Plan.JSON", ".json")
+    with pytest.raises(ArgumentError, match=r"--plot: wanted a \.png or \.svg file, got .*wall\.pdf"):
+        common.check_suffix("--plot", tmp_path / "wall.pdf", ".png", ".svg")
 
 
 def test_a_terminal_gets_a_bar_with_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,6 +228,21 @@ def test_a_terminal_gets_a_bar_with_the_time_left(monkeypatch: pytest.MonkeyPatc
     assert "reading [b]" in drawn
     assert "writing" in drawn
     assert "50%" in drawn
+    assert "left" not in drawn
+
+
+def test_a_terminal_is_told_the_same_time_as_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    clock = _Clock(monkeypatch)
+    with common.reporting() as progress:
+        for done in range(0, 60, 10):
+            clock.now += 1
+            progress(done, 100, "reading")
+    assert "about 5 s left" in terminal.getvalue()
 
 
 def test_the_console_reads_no_markup_into_a_text() -> None:

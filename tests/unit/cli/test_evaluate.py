@@ -76,6 +76,8 @@ def test_bad_input_is_refused(long_reader: Path, reader: Path, plan: Path, other
         ((long_reader, tmp_path / "none.json", other, *QUICK), StoreError, "no such file"),
         ((long_reader, other, other, *QUICK), StoreError, "wanted a plan in JSON"),
         ((reader, plan, other, *QUICK), ArgumentError, "the one that the plan was made for"),
+        ((long_reader, tmp_path, other, *QUICK), StoreError, "wanted a plan's file, which cannot be read"),
+        ((long_reader, plan, other, *QUICK, "--out", tmp_path / "a.json"), ArgumentError, "wanted a .parquet file"),
         ((long_reader, plan, other, *QUICK, "--each", 3), ArgumentError, "--needles beside it"),
         ((long_reader, plan, other, *QUICK, "--needles", "--lengths", "a"), ArgumentError, "--lengths: wanted"),
         ((long_reader, plan, other, *QUICK, "--guard", 2), ArgumentError, "guard: wanted a number from 0 to 1"),
@@ -92,3 +94,15 @@ def test_lists_of_numbers() -> None:
     for wrong in ("", "1,,2", "-5", "1.5", "٣", "0"):
         with pytest.raises(ArgumentError, match="--lengths"):
             whole_numbers("--lengths", wrong)
+
+
+def test_tables_fit_a_narrow_screen(
+    long_reader: Path, plan: Path, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attlas.cli.evaluate.PIPE", 80)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(other.parent)
+    lines = run(long_reader, plan, other.name, "--generate", 4, "--timing", 1).splitlines()
+    assert "…" not in "".join(lines)
+    assert any(line.split()[:2] == ["times", "as"] and line.count("×") == 2 for line in lines)
+    assert any(line.startswith(other.name) and line.endswith("%") for line in lines)

@@ -19,6 +19,21 @@ def test_several_numbers_are_joined_by_a_plus() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("window:width=4", "wanted one of bigbird, block_sparse, dilated, full, global_tokens, linear"),
+        ("sliding_window:size=4", "wanted sliding_window with width, if wanted with sinks, got"),
+        ("sliding_window:sinks=4", "wanted sliding_window with width, if wanted with sinks, got"),
+        ("full:width=4", "wanted full without settings"),
+        ("sliding_window:width=0", "width: wanted a whole number of at least 1, got 0"),
+    ],
+)
+def test_the_way_out_is_named(text: str, said: str) -> None:
+    with pytest.raises(ArgumentError, match=said):
+        parsed_pattern(text)
+
+
+@pytest.mark.parametrize(
     "text",
     ["", "window", "sliding_window", "sliding_window:", "sliding_window:width", "sliding_window:width=",
      "sliding_window:width=0", "sliding_window:width=many", "sliding_window:size=4", "sliding_window:width=4,,sinks=1"],

@@ -67,7 +67,9 @@ def test_bad_input_is_refused(profiled: Path, tmp_path: Path) -> None:
     for arguments, said in (
         ((profiled, *out), "one of the two, got neither"),
         ((profiled, "--error", 0.1, "--cost", 0.5, *out), "one of the two, got both"),
-        ((profiled, "--error", -1, *out), "error"),
+        ((profiled, "--error", -1, *out), "--error: wanted a share from 0"),
+        ((profiled, "--cost", "nan", *out), "--cost: wanted a share from 0"),
+        ((profiled, "--error", 0.1, "--out", tmp_path / "plan.parquet"), "--out: wanted a .json file"),
         ((profiled, "--error", 0.1, "--by", "layer", *out), "--by: wanted head or kv-head, got 'layer'"),
     ):
         error = refused(*arguments)
@@ -76,3 +78,20 @@ def test_bad_input_is_refused(profiled: Path, tmp_path: Path) -> None:
     for missing in (tmp_path / "none.parquet", Path(__file__)):
         assert isinstance(refused(missing, "--error", 0.1, *out), StoreError)
     assert not (tmp_path / "plan.json").exists()
+
+
+def test_that_nothing_is_cheaper_is_said(profiled: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "plan.json"
+    # A window of 16 keys costs no less than all of a text of one token.
+    said = " ".join(run(profiled, "--error", 9, "--length", 1, "--out", out).split())
+    assert "note: at 1 tokens no pattern is cheaper than exact attention" in said
+    assert not open_plan(out).kinds
+    far = json.loads(run(profiled, "--cost", 0.9, "--length", 1_000_000, "--out", out, "--json"))
+    assert not [note for note in far["notes"] if "cheaper than exact" in note]
+    assert far["full"] < 1
+
+
+def test_what_is_not_known_is_not_said(profiled: Path, tmp_path: Path) -> None:
+    said = " ".join(run(profiled, "--cost", 0, "--length", 1_000_000, "--out", tmp_path / "plan.json").split())
+    assert "perplexity is expected to rise" in said or "what perplexity does is not known" in said
+    assert "perplexity is not known" not in said

@@ -44,7 +44,7 @@ def test_a_profile_is_written_and_tells_of_plans(long_reader: Path, texts: list[
     assert len(found.effects.texts) == 2
     assert len(found.effects.heads) == 8
     assert [pattern.kind for pattern in found.effects.patterns] == ["sliding_window"]
-    assert "8 heads × 1 patterns, on 2 texts" in said
+    assert "8 heads × one pattern, on 2 texts" in said
     assert "perplexity may rise by" in said
     assert f"attlas plan {out}" in said.replace("\n", "")
     assert "<svg" in picture.read_text(encoding="utf-8")
@@ -63,6 +63,14 @@ def test_bad_input_is_refused_before_the_model_is_loaded(texts: list[Path], tmp_
     assert isinstance(refused("nobody", texts[0], "--out", tmp_path), StoreError)
     assert isinstance(refused("nobody", texts[0], "--picture", tmp_path), StoreError)
     assert isinstance(refused("nobody", texts[0], "--pattern", "window"), ArgumentError)
+    for arguments, said in (
+        (("--out", tmp_path / "a.json"), "--out: wanted a .parquet file"),
+        (("--picture", tmp_path / "a.png"), "--picture: wanted a .svg file"),
+        (("--pattern", "full"), "--pattern: wanted at least one that is cheaper than exact, got full"),
+        (("--aims", "0.1,much"), "--aims: wanted shares above 0 with commas between them, got '0.1,much'"),
+        (("--aims", "0"), "--aims: wanted shares above 0"),
+    ):
+        assert said in str(refused("nobody", texts[0], *arguments))
     assert "once, got 2 times" in str(refused("nobody", "-", "-"))
 
 
@@ -73,3 +81,23 @@ def test_a_short_text_says_how_much_is_needed(long_reader: Path, tmp_path: Path)
     assert isinstance(error, DocumentError)
     assert "at least" in str(error)
     assert not (tmp_path / "a.parquet").exists()
+
+
+def test_plans_are_run_at_the_rises_that_were_asked_for(long_reader: Path, texts: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "new" / "a.parquet"
+    run(long_reader, texts[0], "--out", out, *PATTERN, "--aims", "0.5, 0.1", "--json")
+    assert open_profile(out).provenance.settings["aims"] == pytest.approx([0.4054651, 0.0953102])
+
+
+def test_patterns_that_no_head_can_have_are_named(long_reader: Path, texts: list[Path], tmp_path: Path) -> None:
+    arguments = (long_reader, texts[0], "--out", tmp_path / "a.parquet", "--pattern", "low_rank:rank=4")
+    assert "note: no head of this model can have low rank: rank 4" in run(*arguments)
+    [none, nothing] = json.loads(run(*arguments, "--json"))["notes"]
+    assert none.startswith("no head of this model can have low rank")
+    assert "no pattern is cheaper than exact attention" in nothing
+
+
+def test_a_window_wider_than_the_text_is_refused(long_reader: Path, texts: list[Path], tmp_path: Path) -> None:
+    error = refused(long_reader, texts[0], "--out", tmp_path / "b.parquet", "--pattern", "sliding_window:width=5000")
+    assert "at least 10000 tokens, twice what the narrowest of the patterns sees" in str(error)
+    assert "give a narrower pattern" in str(error)

@@ -179,6 +179,22 @@ def test_patterns_that_choose_by_later_tokens_are_pointed_out(lm: attlas.Languag
     assert "2 heads choose keys by later tokens too" in found.summary
 
 
+def test_what_is_no_model_or_no_plan_is_refused(lm: attlas.LanguageModel) -> None:
+    path: Any = "plan.json"
+    with pytest.raises(ArgumentError, match=r"plan: wanted a Plan, got a str; attlas\.open_plan opens a file"):
+        evaluate(lm, path, [text(1)])
+    module: Any = lm.model
+    with pytest.raises(ArgumentError, match=r"lm: wanted what attlas\.load returned, got a Llama"):
+        evaluate(module, narrow(lm), [text(1)])
+
+
+def test_a_wrong_guard_is_found_before_the_long_work(lm: attlas.LanguageModel) -> None:
+    told: list[tuple[int, int, str]] = []
+    with pytest.raises(ArgumentError, match="guard: wanted a number from 0 to 1, got 3"):
+        evaluate(lm, narrow(lm), [text(1)], guard=3, progress=lambda *seen: told.append(seen))
+    assert told == []
+
+
 def test_the_guard_lets_heads_run_exactly(lm: attlas.LanguageModel) -> None:
     plan = narrow(lm, 1)
     plain = evaluate(lm, plan, [text(1)], **CHEAP)

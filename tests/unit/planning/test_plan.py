@@ -82,6 +82,7 @@ class TestMaking:
             ({(0, True): WINDOW}, "head numbers"),
             ({("model.layers.7", 0): WINDOW}, "layers among model.layers.0.self_attn, model.layers.1.self_attn"),
             ({(0, 0): "window"}, "wanted patterns, of attlas.patterns, got a str"),
+            ({(0, 0): SlidingWindow}, "wanted patterns, of attlas.patterns, got the class SlidingWindow"),
             ({0: WINDOW}, r"keys \(layer, head\), got 0"),
             ("window", "a mapping of"),
         ],
@@ -120,7 +121,7 @@ class TestKeeping:
         lm = opened()
         plan = Plan.of(lm, {(0, 1): Linear(maps[0], window=16), (1, 3): Linear(maps[1]), (1, 0): WINDOW})
         plan.save(tmp_path / "plan.json")
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["plan.json", "plan.safetensors"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["plan.json", "plan.json.safetensors"]
         again = open_plan(tmp_path / "plan.json")
         assert again == plan
         found = again.pattern(0, 1)
@@ -134,11 +135,11 @@ class TestKeeping:
             Plan.of(lm, {(0, 1): Linear(FeatureMap(torch.randn(1, 9, 6), torch.randn(1, 9, 6)))}).save(
                 tmp_path / f"{name}.json"
             )
-        (tmp_path / "two.safetensors").replace(tmp_path / "one.safetensors")
-        with pytest.raises(StoreError, match=r"one.safetensors"):
+        (tmp_path / "two.json.safetensors").replace(tmp_path / "one.json.safetensors")
+        with pytest.raises(StoreError, match=r"one.json.safetensors"):
             open_plan(tmp_path / "one.json")
-        (tmp_path / "one.safetensors").unlink()
-        with pytest.raises(StoreError, match=r"one.safetensors: there is no such file"):
+        (tmp_path / "one.json.safetensors").unlink()
+        with pytest.raises(StoreError, match=r"one.json.safetensors: there is no such file"):
             open_plan(tmp_path / "one.json")
 
     def test_another_version_is_refused(self, tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ import torch
 from pyarrow import parquet
 
 import attlas
-from attlas.patterns import Full, Pattern, SlidingWindow
+from attlas.patterns import FeatureMap, Full, Linear, Pattern, SlidingWindow
 from attlas.planning.costs import CostModel, Timed
 from attlas.planning.effects import Effects, Head, TextRead
 from attlas.planning.losses import NAMES
+from attlas.planning.plan import Plan
 from attlas.planning.profile import Check, Profile, seconds
 from attlas.planning.profile_file import open_profile
 from attlas.planning.subject import Subject
@@ -214,6 +215,16 @@ def test_it_opens_as_it_was_saved(tmp_path: Path) -> None:
     table = parquet.read_table(tmp_path / "tiny.profile")
     assert table.num_rows == 2 * 8 * 2
     assert json.loads(table.schema.metadata[b"columns"])["second"]["unit"] == "nats"
+
+
+def test_a_plan_of_the_same_name_has_maps_of_its_own(tmp_path: Path) -> None:
+    linear = [Linear(FeatureMap(torch.randn(1, 4, 6), torch.randn(1, 4, 6))) for _ in range(2)]
+    found = made()
+    found = replace(found, effects=replace(found.effects, patterns=(linear[0], WIDE)))
+    found.save(tmp_path / "same.parquet")
+    Plan(found.subject, {(0, 0): linear[1]}).save(tmp_path / "same.json")
+    assert open_profile(tmp_path / "same.parquet").effects.patterns == (linear[0], WIDE)
+    assert attlas.open_plan(tmp_path / "same.json").pattern(0, 0) == linear[1]
 
 
 def rewritten(path: Path, change: Any) -> Path:

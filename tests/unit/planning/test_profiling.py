@@ -241,7 +241,7 @@ def test_too_short_texts_are_named_with_what_is_needed() -> None:
     # By default the narrowest window has 32 tokens, and 4 sinks.
     with pytest.raises(attlas.DocumentError, match=r"at least 72 tokens in each.*texts\[0\] has 31"):
         profile(language_model("Llama", positions=128), TEXTS[:1])
-    with pytest.raises(attlas.ArgumentError, match="length: wanted at least 72 tokens, for these patterns, got 64"):
+    with pytest.raises(attlas.ArgumentError, match=r"wanted at least 72 tokens.* of which Llama can read 64; give a"):
         profile(lm, TEXTS[:1])
 
 
@@ -252,7 +252,7 @@ def test_too_short_texts_are_named_with_what_is_needed() -> None:
         ({"patterns": ["window"]}, "patterns: wanted patterns of attlas.patterns"),
         ({"layers": [2]}, "layers: wanted layer numbers from 0 to 1, got 2"),
         ({"length": 1}, "length: wanted a whole number of tokens from 2"),
-        ({"length": 7}, "length: wanted at least 8 tokens, for these patterns, got 7"),
+        ({"length": 7}, "length: wanted at least 8 tokens, twice what the narrowest of the patterns sees, got 7; give"),
         ({"aims": [0.0]}, "aims: wanted rises of the loss, above 0, got 0.0"),
         ({"loss": 3}, "loss: wanted a function"),
         ({"texts": 7}, "texts: wanted a sequence of texts"),
