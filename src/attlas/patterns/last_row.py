@@ -114,14 +114,15 @@ def _softmax(query: Tensor, key: Tensor, value: Tensor, bend: Bend) -> Tensor:
     """Answer rows that see the same keys, (batch, kv_head, rows, dim)."""
     if bend.softcap is None and bend.sinks is None:
         return F.scaled_dot_product_attention(query, key, value, scale=bend.scale)
-    (batch, kv_head, rows, _), dtype = query.shape, torch.promote_types(query.dtype, torch.float32)
+    own, dtype = value.dtype, torch.promote_types(value.dtype, torch.float32)
+    batch, kv_head, rows, _ = query.shape
     sinks = None
     if bend.sinks is not None:
         sinks = bend.sinks.to(dtype).view(1, kv_head, rows, 1).expand(batch, -1, -1, -1).flatten(0, 1)
     query, key, value = (tensor.to(dtype).flatten(0, 1) for tensor in (query, key, value))
     rules = Rules((batch, kv_head, 1, rows, 1))
     out = attend_chunks(query, [(key.mT, value)], Bend(bend.scale, bend.softcap, sinks), rules)
-    return out.unflatten(0, (batch, kv_head))
+    return out.unflatten(0, (batch, kv_head)).to(own)
 
 
 def _gathered(tensor: Tensor, spans: Spans) -> Tensor:

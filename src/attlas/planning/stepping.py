@@ -52,13 +52,17 @@ class Step:
     def of(cls, asked: Asked) -> Self | None:
         """Return the step that a call is; None where it is none, or takes more than positions to answer."""
         tensors, rule = (asked.query, asked.key, asked.value), asked.rule
-        alike = len({(tensor.dtype, tensor.device) for tensor in tensors}) == 1
-        by_position = asked.aligned and rule.causal and rule.structured and asked.bias is None
-        if asked.n_query > 1 or not (alike and by_position):
+        if asked.n_query > 1 or not (asked.aligned and rule.causal and rule.structured and asked.bias is None):
             return None
-        learned = tensors if asked.sinks is None else (*tensors, asked.sinks)
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in learned):
+        # What PyTorch's own tensors need not be asked through a function mode costs a step less.
+        if any(type(tensor) is not Tensor for tensor in tensors):
             return None
+        with torch._C.DisableTorchFunction():
+            learned = tensors if asked.sinks is None else (*tensors, asked.sinks)
+            if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in learned):
+                return None
+            if len({(tensor.dtype, tensor.device) for tensor in tensors}) > 1:
+                return None
         if not rule.padded_left:
             return None
         batch = asked.query.shape[0]
@@ -83,16 +87,17 @@ class Step:
         asked = self.asked
         bend = Bend(asked.scale, asked.softcap, asked.sinks)
         parts = []
-        for texts in self.texts:
-            spans = self._spans(pattern, texts)
-            if spans is None:
-                return None
-            query, key, value = (tensor[texts.batch] for tensor in (asked.query, asked.key, asked.value))
-            if texts.start:
-                key, value = key[:, :, texts.start :], value[:, :, texts.start :]
-            parts.append(attend_last(query, key, value, heads, spans, bend))
-        out = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return None if math.isnan(float(out.sum())) else out
+        with torch._C.DisableTorchFunction():
+            for texts in self.texts:
+                spans = self._spans(pattern, texts)
+                if spans is None:
+                    return None
+                query, key, value = (tensor[texts.batch] for tensor in (asked.query, asked.key, asked.value))
+                if texts.start:
+                    key, value = key[:, :, texts.start :], value[:, :, texts.start :]
+                parts.append(attend_last(query, key, value, heads, spans, bend))
+            out = parts[0] if len(parts) == 1 else torch.cat(parts)
+            return None if math.isnan(float(out.sum())) else out
 
     def _spans(self, pattern: Pattern, texts: _Texts) -> Spans | None:
         if isinstance(pattern, Full) and self.asked.gap:
