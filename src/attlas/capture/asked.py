@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -145,14 +144,10 @@ class Asked:
             dropped=tuple(self.dropped[element] for element in elements) if self.dropped else (),
         )
 
-    @cached_property
-    def starts(self) -> list[int]:
+    @property
+    def starts(self) -> tuple[int, ...]:
         """Where the text of each batch element begins, padding on the left left out; 0 if padding is not known."""
-        batch, padding = self.query.shape[0], self.rule.padding
-        if padding is None:
-            return [0] * batch
-        seen = padding[:, 0, 0]
-        first = torch.where(seen.any(-1), seen.int().argmax(-1), 0).tolist()
+        batch, first = self.query.shape[0], self.rule.starts or (0,)
         return first * batch if len(first) == 1 else first
 
 

@@ -150,7 +150,7 @@ class Given:
         if self.mask is None and not self._is_causal and asked.n_query != asked.n_key:
             # Either one query of a text that is read through a cache, or a question to another text.
             asked = replace(asked, aligned=last)
-        if last and asked.aligned and asked.rule.structured:
+        if last and asked.aligned and asked.rule.structured and not asked.rule.causal:
             # To the last row, which sees all before it, it is the same; but patterns ask whether a head is causal.
             asked = replace(asked, rule=replace(asked.rule, causal=True))
         return asked

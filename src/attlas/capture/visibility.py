@@ -11,6 +11,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -62,6 +63,22 @@ class Rule:
         """The mask, if it says the same to every head and row: (batch, 1, 1, n_key)."""
         whole = isinstance(self.mask, Tensor) and self.mask.shape[1] == self.mask.shape[2] == 1
         return self.mask if isinstance(self.mask, Tensor) and whole else None
+
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """Where the text of each batch element begins, padding on the left left out; empty if padding is not known."""
+        if self.padding is None:
+            return ()
+        seen = self.padding[:, 0, 0]
+        return tuple(torch.where(seen.any(-1), seen.int().argmax(-1), 0).tolist())
+
+    @cached_property
+    def padded_left(self) -> bool:
+        """Whether each text, once it has begun, goes on to the last key, as texts that are read on must."""
+        if self.padding is None:
+            return True
+        seen = self.padding[:, 0, 0]
+        return bool((seen[:, -1] & (seen.int().diff(dim=-1) >= 0).all(-1)).all())
 
     def seen(self, rows: Tensor, n_query: int, n_key: int) -> Tensor:
         """Return what these rows (indices) see: bool, broadcastable to (batch, head, rows, n_key)."""

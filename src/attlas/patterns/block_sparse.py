@@ -79,6 +79,9 @@ class BlockSparse(KeepSet):
         if self.blocks is not None:
             object.__setattr__(self, "blocks", tuple(sorted({_pair(pair) for pair in self.blocks})))
 
+    def fixed(self, n_key: int, *, causal: bool) -> Blocks | None:
+        return _blocks(self, -(-n_key // self.block), causal) if self.top is None else None
+
     def keep(self, exact: AttentionMatrix) -> Blocks | PooledBlocks:
         if self.top is not None:
             return choose_blocks(exact, self.block, self.top)

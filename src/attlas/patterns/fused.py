@@ -40,7 +40,9 @@ def fused(exact: AttentionMatrix, value: Tensor) -> Tensor:
     width = value.shape[3]
     dim = max(width, exact.query.shape[3])
     # The kernel wants values as wide as the keys; zeros change no score and no answer.
-    query, key, value = (F.pad(t, (0, dim - t.shape[3])) for t in (exact.query, exact.key, value))
+    query, key, value = (
+        t if t.shape[3] == dim else F.pad(t, (0, dim - t.shape[3])) for t in (exact.query, exact.key, value)
+    )
     if torch.is_grad_enabled() and (key.requires_grad or value.requires_grad):
         groups = query.shape[1] // key.shape[1]
         key, value = (t.repeat_interleave(groups, dim=1) for t in (key, value))

@@ -27,6 +27,11 @@ class KeepSet(Pattern):
     def keep(self, exact: AttentionMatrix) -> Keep:
         """Return which keys are kept of these heads."""
 
+    def fixed(self, n_key: int, *, causal: bool) -> FixedKeep | None:
+        """Return what is kept in a matrix of this width, where that is known from positions alone."""
+        del n_key, causal
+        return None
+
     def keeps_all(self, length: int) -> bool:
         """Tell whether nothing is dropped from a matrix with so many positions, so that it runs as it is."""
         del length
@@ -60,6 +65,9 @@ class ByPosition(KeepSet):
     @abstractmethod
     def at(self, n_key: int, *, causal: bool) -> FixedKeep:
         """Return which keys are kept in a matrix of this width."""
+
+    def fixed(self, n_key: int, *, causal: bool) -> FixedKeep:
+        return self.at(n_key, causal=causal)
 
     def keep(self, exact: AttentionMatrix) -> FixedKeep:
         return self.at(exact.shape[3], causal=exact.visibility.causal)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -21,17 +22,17 @@ from attlas.capture.replacing import Replacement
 from attlas.errors import ArgumentError, AttlasError, UnsupportedModelError, complaint
 from attlas.matrix import AttentionMatrix
 from attlas.matrix.visibility import take_shared
-from attlas.patterns import Dilated, Full, Pattern, SlidingWindow
+from attlas.patterns import Full, Pattern
 from attlas.patterns.features import FeatureMap
 from attlas.patterns.linear import Linear
-from attlas.planning.guarding import exceeds
+from attlas.planning.guarding import Guard
+from attlas.planning.stepping import Step, anchored
 
 Layer = int | str
 """A layer's number, in the order of first calls, or its module's name."""
 
 _FULL = Full()
 _NO_POSITIONS = "its queries and keys are not those of one text in a row, so how far apart they are is not known"
-_TOKENS_GONE = "the model's cache has let go of the first tokens, and this pattern counts from them"
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class Dispatcher(Replacement):
         The numbers of layers, where they are known: (module's name, turn) -> number. Otherwise layers are numbered in
         the order of their first calls.
     guard : float, optional
-        By how much a pattern may change the rows of a call; see `exceeds`.
+        By how much a pattern may change the rows of a call; see `Guard`.
     cache : callable
         Makes an empty cache that holds only what the patterns need.
 
@@ -162,9 +163,7 @@ class Dispatcher(Replacement):
     ) -> None:
         super().__init__(model, numbers)
         self.applied = Applied(self.missed, cache)
-        self._guard = guard
-        # Of its own, so that what else is drawn is drawn as without a plan.
-        self._generator = torch.Generator().manual_seed(0)
+        self._guard = None if guard is None else Guard(guard)
         self._rows: dict[Layer, dict[int, Pattern]] = {}
         for (layer, head), pattern in patterns.items():
             self._rows.setdefault(layer, {})[head] = pattern
@@ -213,7 +212,7 @@ class Dispatcher(Replacement):
             if isinstance(pattern, Full):
                 continue
             try:
-                over = self._over(pattern, call, heads)
+                over = self._over(place, pattern, call, heads)
             except (ArgumentError, UnsupportedModelError) as error:
                 self.applied.keep(Kept(place.label, tuple(heads), pattern, str(error)))
                 exact += heads
@@ -244,14 +243,18 @@ class Dispatcher(Replacement):
             runs.append((self._joined[patterns], [head for _, heads in same for head in heads]))
         return runs
 
-    def _over(self, pattern: Pattern, call: _Call, heads: Sequence[int]) -> list[bool]:
+    def _over(self, place: Place, pattern: Pattern, call: _Call, heads: Sequence[int]) -> list[bool]:
         """Check that a pattern can stand in for these heads, and tell which of them it changes too much."""
-        over = torch.zeros(len(heads), dtype=torch.bool)
-        for part in call.parts(pattern, heads):
-            part.pattern.check(part.matrix)
-            if self._guard is not None:
-                over |= exceeds(part.matrix.detached(), part.pattern, self._guard, generator=self._generator).cpu()
-        return over.tolist()
+        if call.step is None or not call.step.covers(pattern):
+            for part in call.parts(pattern, heads):
+                part.pattern.check(part.matrix)
+        if self._guard is None:
+            return [False] * len(heads)
+
+        def looked_at() -> Iterator[tuple[AttentionMatrix, Pattern]]:
+            return ((part.matrix, part.pattern) for part in call.parts(pattern, heads))
+
+        return self._guard.over(place.label, pattern, heads, looked_at, step=call.asked.n_query == 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,12 +268,22 @@ class _Part:
 
 
 class _Call:
-    """A call in parts, each made once and checked for numbers that are not finite once."""
+    """A call in parts, each made once and checked for numbers that are not finite once.
+
+    Attributes
+    ----------
+    step : Step or None
+        What answers most patterns without making any, where each text has a single query.
+    """
 
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
-        self._whole = asked.matrix
+        self.step = Step.of(asked)
         self._parts: dict[tuple[Pattern, tuple[int, ...]], list[_Part]] = {}
+
+    @cached_property
+    def _whole(self) -> AttentionMatrix:
+        return self.asked.matrix
 
     def parts(self, pattern: Pattern, heads: Sequence[int]) -> list[_Part]:
         """Return some heads, cut into texts that begin at the same place; texts that have no query here are left out.
@@ -304,11 +317,14 @@ class _Call:
         for (start, dropped), elements in texts.items():
             part = asked.of_heads(heads).of_texts(elements, start)
             if part is not None:
-                yield _Part(_anchored(pattern, dropped), part.matrix, part.value, elements)
+                yield _Part(anchored(pattern, dropped), part.matrix, part.value, elements)
 
 
 def _run(pattern: Pattern, call: _Call, heads: Sequence[int]) -> Tensor:
     """Run one pattern on the heads that have it."""
+    row = None if call.step is None else call.step.attend(pattern, heads)
+    if row is not None:
+        return row
     value, (batch, _, n_query, _) = call.asked.value, call.asked.query.shape
     outputs = []
     for part in call.parts(pattern, heads):
@@ -328,26 +344,19 @@ def _indices(heads: Sequence[int]) -> slice | Tensor:
     return slice(first, last + 1) if list(heads) == list(range(first, last + 1)) else torch.tensor(list(heads))
 
 
-def _anchored(pattern: Pattern, gone: int) -> Pattern:
-    """Return what a pattern means where the model's own cache, of a sliding window, has let go of the first tokens.
-
-    These are out of the model's own sight, so sinks among them are lost with or without a cache.
-    """
-    if not gone or isinstance(pattern, Full):
-        return pattern
-    if isinstance(pattern, SlidingWindow | Dilated):
-        return dataclasses.replace(pattern, sinks=max(0, pattern.sinks - gone))
-    raise UnsupportedModelError(_TOKENS_GONE)
-
-
 def _in_order(parts: Sequence[tuple[Sequence[int], Tensor]]) -> Tensor:
     """Join what was computed for some heads each, along their axis (the second), in the order of all heads."""
-    order = [number for numbers, _ in parts for number in numbers]
-    whole = parts[0][1] if len(parts) == 1 else torch.cat([output for _, output in parts], dim=1)
-    if order == sorted(order):
-        return whole
-    back = torch.tensor(order).argsort()
-    return whole.index_select(1, back.to(whole.device))
+    if len(parts) == 1 and list(parts[0][0]) == sorted(parts[0][0]):
+        return parts[0][1]
+    whole = torch.cat([output for _, output in parts], dim=1)
+    back = _back(tuple(number for numbers, _ in parts for number in numbers), whole.device)
+    return whole if back is None else whole.index_select(1, back)
+
+
+@lru_cache(maxsize=256)
+def _back(order: tuple[int, ...], device: torch.device) -> Tensor | None:
+    """Return the indices that put an order right; None where it is."""
+    return None if list(order) == sorted(order) else torch.tensor(order).argsort().to(device)
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -12,6 +12,7 @@ of absolute differences. A learned sink counts as one more key.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -25,6 +26,69 @@ from attlas.patterns import Pattern
 
 ROWS = 8
 """Rows of each call that are looked at."""
+
+STEPS = 16
+"""Of so many steps of cached decoding that follow one another, one is looked at."""
+
+
+class Guard:
+    """Tells which heads' patterns change a text's rows too much, call by call.
+
+    Parameters
+    ----------
+    bound : float
+        The largest mean total variation distance of a row that is let pass; from 0 to 1.
+
+    Notes
+    -----
+    What it warrants: of a call with several queries, the mean over `ROWS` of its rows, the last among them, is at most
+    `bound` for every head that runs by its pattern. Of calls with one query, a layer's first after a call with several
+    is looked at, and then every `STEPS`-th; what was found holds until the next look. So between two looks a head may
+    run by a pattern that drops more than `bound`, for at most ``STEPS - 1`` tokens, and may stay exact for as many
+    although it need not. Texts that are decoded in turns in one block share a layer's looks.
+
+    A look costs O(n_key · dim) a head, in float64; a step that is not looked at costs nothing.
+    """
+
+    def __init__(self, bound: float) -> None:
+        self._bound = bound
+        # Of its own, so that what else is drawn is drawn as without a plan.
+        self._generator = torch.Generator().manual_seed(0)
+        self._found: dict[tuple[str, Pattern], tuple[list[bool], int]] = {}
+
+    def over(
+        self,
+        layer: str,
+        pattern: Pattern,
+        heads: Sequence[int],
+        parts: Callable[[], Iterable[tuple[AttentionMatrix, Pattern]]],
+        *,
+        step: bool,
+    ) -> list[bool]:
+        """Tell which of some heads are to run exactly in a call.
+
+        Parameters
+        ----------
+        layer : str
+        pattern : Pattern
+            What the heads have in the plan.
+        heads : sequence of int
+        parts : callable
+            Gives their exact matrices in this call, each for some of its texts, and what is to stand in for them; only
+            called where the call is looked at.
+        step : bool
+            Whether the call has one query.
+        """
+        place = layer, pattern
+        found, age = self._found.get(place, ([], STEPS))
+        if step and age < STEPS - 1:
+            self._found[place] = found, age + 1
+            return found
+        looks = [exceeds(exact.detached(), like, self._bound, generator=self._generator) for exact, like in parts()]
+        # A call may hold nothing but padding.
+        found = torch.stack(looks).any(0).tolist() if looks else [False] * len(heads)
+        self._found[place] = found, 0 if step else STEPS
+        return found
 
 
 def exceeds(
