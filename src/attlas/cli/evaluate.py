@@ -28,6 +28,9 @@ def tell_evaluation(
     model: ModelArgument,
     plan: Annotated[Path, typer.Argument(help="What attlas plan wrote.", metavar="PLAN")],
     files: TextsArgument,
+    length: Annotated[
+        int | None, typer.Option("--length", help="Read at most so many tokens of each text; all by default.", min=2)
+    ] = None,
     needles: Annotated[
         bool, typer.Option("--needles", help="Also look for planted facts, by depth and length of generated texts.")
     ] = False,
@@ -88,7 +91,14 @@ def tell_evaluation(
         opened.subject.check(lm)
         from attlas.planning.evaluating import evaluate
 
-        options: dict[str, Any] = {"generate": generate, "timing": timing, "flips": flips, "guard": guard, "seed": seed}
+        options: dict[str, Any] = {
+            "length": length,
+            "generate": generate,
+            "timing": timing,
+            "flips": flips,
+            "guard": guard,
+            "seed": seed,
+        }
         found = evaluate(lm, opened, texts, needles=grid or needles, **options, progress=progress)
         if out is not None:
             found.to_parquet(out)

@@ -61,6 +61,7 @@ def evaluate(
     plan: Plan,
     texts: str | Sequence[str | Sequence[int]],
     *,
+    length: int | None = None,
     needles: bool | Grid = True,
     generate: int = 32,
     timing: int = 3,
@@ -80,6 +81,8 @@ def evaluate(
     texts : str, or sequence of str or of sequences of int
         Held-out documents, or their token ids. With eight or more, the interval of the perplexity says how sure it is
         on other texts like these; with fewer, only on these.
+    length : int, optional
+        How many tokens are read of each text, from its beginning; all of them by default.
     needles : bool or Grid
         Whether planted facts are looked for, and which: by default of 512 and 1,024 tokens, or what the model can read.
     generate : int
@@ -128,8 +131,7 @@ def evaluate(
     grid = _checked_grid(lm, needles)
     _check_counts(generate=generate, timing=timing)
     check_guard(guard)
-    documents = _documents(lm, texts)
-    check_held_out(plan.provenance.settings, documents)
+    documents = _documents(lm, plan, texts, length)
     ids = [document.ids for document in documents]
     if grid is not None:
         # Whether the model can be asked is found out before the long work.
@@ -345,13 +347,20 @@ def _decoded(lm: LanguageModel, tokens: Sequence[int]) -> str:
     return lm.tokenizer.decode(list(tokens)) if lm.tokenizer is not None else " ".join(map(str, tokens))
 
 
-def _documents(lm: LanguageModel, texts: Any) -> list[Document]:
+def _documents(lm: LanguageModel, plan: Plan, texts: Any, length: int | None) -> list[Document]:
     several = [texts] if isinstance(texts, str) else texts
     if not isinstance(several, Sequence) or not several:
         raise DocumentError("texts: wanted at least one held-out text, got none; give texts the plan was not made from")
     if all(isinstance(one, int) for one in several):
         raise ArgumentError(complaint("texts", wanted="several texts", got="the token ids of one; put them in a list"))
-    found = [document_of(lm, one) for one in several]
+    if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < LEAST):
+        raise ArgumentError(complaint("length", wanted=f"a whole number of tokens from {LEAST}", got=repr(length)))
+    found = [document_of(lm, _beginning(lm, one, length)) for one in several]
+    # A text is known again by its beginning, of which a plan may have read more than is read here.
+    pairs = zip(several, found, strict=True)
+    check_held_out(
+        plan.provenance.settings, [lm.tokenize(one) if isinstance(one, str) else document for one, document in pairs]
+    )
     for number, document in enumerate(found):
         if len(document) < LEAST:
             raise DocumentError(
@@ -359,6 +368,12 @@ def _documents(lm: LanguageModel, texts: Any) -> list[Document]:
                 "longer one"
             )
     return found
+
+
+def _beginning(lm: LanguageModel, text: Any, length: int | None) -> Any:
+    if length is None:
+        return text
+    return lm.tokenize(text).ids[:length] if isinstance(text, str) else text[:length]
 
 
 def _checked_grid(lm: LanguageModel, needles: bool | Grid) -> Grid | None:

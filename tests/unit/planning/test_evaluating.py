@@ -137,6 +137,19 @@ def test_texts_that_the_plan_was_made_from_are_refused(lm: attlas.LanguageModel,
         assert len(evaluate(lm, plan, texts[:1], **CHEAP).texts) == 1
 
 
+def test_texts_are_read_from_their_beginning(lm: attlas.LanguageModel, texts: list[str]) -> None:
+    ids = lm.tokenize(texts[1]).ids
+    plan = narrow(lm)
+    found = evaluate(lm, plan, texts[1], length=40, **CHEAP)
+    assert found.texts[0].tokens == 40
+    assert found.texts[0].exact == evaluate(lm, plan, [ids[:40]], **CHEAP).texts[0].exact
+    # What a plan was made from is known by its whole beginning, however little of it is read.
+    with pytest.raises(DocumentError, match="not made from"):
+        evaluate(lm, Plan.of(lm, {}, settings={KEY: [mark(ids[:60])]}), texts[1], length=40, **CHEAP)
+    with pytest.raises(ArgumentError, match="length: wanted a whole number of tokens from 32, got 8"):
+        evaluate(lm, plan, texts[1], length=8, **CHEAP)
+
+
 def test_bad_input_is_refused(lm: attlas.LanguageModel, texts: list[str]) -> None:
     plan = Plan.exact(lm)
     for wrong, said in (([], "at least one held-out text"), (["the red door"], "at least 32 tokens in each, got 3")):
