@@ -90,7 +90,7 @@ class Hearer(ABC):
             return
         name = self._names[id(module)]
         # A forward that was cut short may have left frames of its children behind.
-        if all(frame.name != name for frame in self._frames):
+        if not any(frame.name == name for frame in reversed(self._frames)):
             return
         while (frame := self._frames.pop()).name != name:
             pass

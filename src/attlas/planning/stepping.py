@@ -7,7 +7,8 @@ matrix is made, and no key looked at that no head attends to; that a number is n
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -87,12 +88,14 @@ class Step:
         asked = self.asked
         bend = Bend(asked.scale, asked.softcap, asked.sinks)
         parts = []
-        with torch._C.DisableTorchFunction():
+        with torch._C.DisableTorchFunction(), _exactly(asked.query.device):
             for texts in self.texts:
                 spans = self._spans(pattern, texts)
                 if spans is None:
                     return None
-                query, key, value = (tensor[texts.batch] for tensor in (asked.query, asked.key, asked.value))
+                query, key, value = asked.query, asked.key, asked.value
+                if len(self.texts) > 1:
+                    query, key, value = query[texts.batch], key[texts.batch], value[texts.batch]
                 if texts.start:
                     key, value = key[:, :, texts.start :], value[:, :, texts.start :]
                 parts.append(attend_last(query, key, value, heads, spans, bend))
@@ -107,6 +110,17 @@ class Step:
         except UnsupportedModelError:
             return None
         return keys_of(pattern, self.asked.n_key - texts.start, self.asked.rule.window)
+
+
+@contextmanager
+def _exactly(device: torch.device) -> Iterator[None]:
+    """Keep gradients, and a caller's automatic mixed precision, out of a step."""
+    with torch.no_grad():
+        if not torch.is_autocast_enabled(device.type):
+            yield
+            return
+        with torch.autocast(device.type, enabled=False):
+            yield
 
 
 def anchored(pattern: Pattern, gone: int) -> Pattern:
