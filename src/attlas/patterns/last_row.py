@@ -22,9 +22,6 @@ from attlas.patterns.keep import merged
 from attlas.patterns.keep_set import KeepSet
 from attlas.patterns.pattern import Pattern
 
-SLICES = 8
-"""Up to so many spans of keys are sliced one by one; more are gathered by their indices."""
-
 Spans = tuple[range, ...]
 """Keys, as disjoint ranges."""
 
@@ -128,10 +125,10 @@ def _softmax(query: Tensor, key: Tensor, value: Tensor, bend: Bend) -> Tensor:
 
 def _gathered(tensor: Tensor, spans: Spans) -> Tensor:
     """Return some keys or values of (batch, kv_head, n_key, width), a view of them where they are one span."""
-    if len(spans) > SLICES:
+    if len(spans) > 1:
         return tensor.index_select(2, _indices(spans, tensor.device))
-    parts = [tensor[:, :, span.start : span.stop : span.step] for span in spans]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+    (span,) = spans
+    return tensor[:, :, span.start : span.stop : span.step]
 
 
 @lru_cache(maxsize=64)

@@ -7,8 +7,8 @@ matrix is made, and no key looked at that no head attends to; that a number is n
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -88,7 +88,7 @@ class Step:
         asked = self.asked
         bend = Bend(asked.scale, asked.softcap, asked.sinks)
         parts = []
-        with torch._C.DisableTorchFunction(), _exactly(asked.query.device):
+        with torch._C.DisableTorchFunction(), torch.no_grad(), _uncast(asked.query.device.type):
             for texts in self.texts:
                 spans = self._spans(pattern, texts)
                 if spans is None:
@@ -112,15 +112,9 @@ class Step:
         return keys_of(pattern, self.asked.n_key - texts.start, self.asked.rule.window)
 
 
-@contextmanager
-def _exactly(device: torch.device) -> Iterator[None]:
-    """Keep gradients, and a caller's automatic mixed precision, out of a step."""
-    with torch.no_grad():
-        if not torch.is_autocast_enabled(device.type):
-            yield
-            return
-        with torch.autocast(device.type, enabled=False):
-            yield
+def _uncast(device: str) -> AbstractContextManager[None]:
+    """Keep a caller's automatic mixed precision out of a step."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def anchored(pattern: Pattern, gone: int) -> Pattern:
