@@ -8,6 +8,9 @@ from hypothesis import strategies as st
 from attlas import AttentionMatrix
 from attlas.matrix import ALiBi, streaming
 from attlas.patterns import BigBird, BlockSparse, Dilated, Full, GlobalTokens, SlidingWindow, VerticalSlash, running
+from attlas.patterns.chunk import Bend
+from attlas.patterns.keep_set import ByPosition
+from attlas.patterns.last_row import attend_last, keys_of
 from attlas.testing import assert_as_exact_as, no_dense
 from keeping import EVERY, KEEPING, STATIC, low_chunks, truth
 
@@ -120,6 +123,26 @@ def test_what_runs_is_what_is_seen_is_what_is_defined(pattern, problem):
     assert_as_exact_as(seen.to_dense(), plain, exact, what="matrix")
     assert_as_exact_as(seen @ value, plain @ wide, exact @ wide.double(), what="matrix @ value")
     assert_as_exact_as(seen.received(), plain.sum(2), exact.sum(2), what="received")
+
+
+@RELAXED
+@given(patterns(), problems(), st.data())
+def test_the_last_row_alone(pattern, problem, data):
+    query, key, value, rules = problem
+    query, value = query[:, :, -1:], value[:, : key.shape[1]]
+    rules = {name: rules[name] for name in ("window", "softcap", "sinks", "scale") if name in rules} | {"causal": True}
+    plain_dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+    exact, plain = truth(pattern, query, key, rules), truth(pattern, query, key, rules, plain_dtype)
+    spans = keys_of(pattern, key.shape[2], rules.get("window"))
+    if spans is None:
+        by_position = isinstance(pattern, Full | ByPosition) or getattr(pattern, "top", 0) is None
+        assert not (by_position and bool(exact.any()))
+        return
+    heads = data.draw(st.lists(st.integers(0, query.shape[1] - 1), min_size=1, unique=True).map(sorted))
+    bend = Bend(rules.get("scale", query.shape[3] ** -0.5), rules.get("softcap"), rules.get("sinks"))
+    got = attend_last(query, key, value, heads, spans, bend)
+    wide = repeated(value, query)
+    assert_as_exact_as(got, (plain @ wide)[:, heads], (exact @ wide.double())[:, heads], what="the last row")
 
 
 @RELAXED

@@ -211,7 +211,9 @@ def ask(
     """
     source = key
     batch = max(query.shape[0], key.shape[0])
-    query, key, value = (tensor.expand(batch, -1, -1, -1) for tensor in (query, key, value))
+    query, key, value = (
+        tensor if tensor.shape[0] == batch else tensor.expand(batch, -1, -1, -1) for tensor in (query, key, value)
+    )
     if value.shape[1] != key.shape[1]:
         raise UnsupportedModelError(
             f"attention with {key.shape[1]} key heads and {value.shape[1]} value heads is not known"
@@ -233,10 +235,12 @@ def ask(
         mask = mask.dense() if isinstance(mask, FormulaMask) else mask
         reading = masks.read(mask, n_query, n_key, window, lambda used: not bool(source[:, :, used:].any()))
     n_key = reading.n_key
+    if n_key < key.shape[2]:
+        key, value = key[:, :, :n_key], value[:, :, :n_key]
     return Asked(
         query=query,
-        key=key[:, :, :n_key],
-        value=value[:, :, :n_key],
+        key=key,
+        value=value,
         scale=float(scale) if scale is not None else query.shape[-1] ** -0.5,
         rule=reading.rule,
         bias=_bias(bias, reading.bias, n_query, n_key),

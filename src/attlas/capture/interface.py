@@ -271,15 +271,16 @@ def _heard(function: AttentionFunction, implementation: str) -> AttentionFunctio
                 with KernelWatch(enabled=given.fused and bool(describing)) as watch:
                     output, weights = given.run()
                 lse = watch.lse
-        with torch.no_grad(), all_deaf([*hearing, *changing]):
-            for listener in describing:
-                try:
-                    check_exact(replaced)
-                    call = given.call(output.transpose(1, 2), lse, listener.masks)
-                except UnsupportedModelError as error:
-                    listener.refused(module, str(error))
-                    continue
-                listener.heard(module, call)
+        if describing:
+            with torch.no_grad(), all_deaf([*hearing, *changing]):
+                for listener in describing:
+                    try:
+                        check_exact(replaced)
+                        call = given.call(output.transpose(1, 2), lse, listener.masks)
+                    except UnsupportedModelError as error:
+                        listener.refused(module, str(error))
+                        continue
+                    listener.heard(module, call)
         return (changed(changes, output.transpose(1, 2)).transpose(1, 2) if changes else output), weights
 
     return attention

@@ -22,9 +22,6 @@ from attlas.patterns.keep import merged
 from attlas.patterns.keep_set import KeepSet
 from attlas.patterns.pattern import Pattern
 
-SLICES = 8
-"""Up to so many spans of keys are sliced one by one; more are gathered by their indices."""
-
 Spans = tuple[range, ...]
 """Keys, as disjoint ranges."""
 
@@ -88,26 +85,27 @@ def attend_last(query: Tensor, key: Tensor, value: Tensor, heads: Sequence[int],
     Returns
     -------
     Tensor, (batch, len(heads), 1, value_dim)
-        Without a gradient. NaN where a number overflows, or one that is read is not finite.
+        NaN where a number overflows, or one that is read is not finite.
 
     Notes
     -----
     O(kept keys · dim) for each key head that any of the heads use, however many of its heads do. Without soft cap and
     sinks PyTorch's own `scaled_dot_product_attention` runs.
     """
-    with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
-        parts = []
-        for seats in _seated(tuple(heads), query.shape[1], key.shape[1], query.device):
-            rows = query if seats.heads is None else query.index_select(1, seats.heads)
-            rows = rows.unflatten(1, (seats.count, -1)).squeeze(3)
-            near = (_gathered(tensor.narrow(1, seats.first, seats.count), spans) for tensor in (key, value))
-            sinks = bend.sinks
-            if sinks is not None and seats.heads is not None:
-                sinks = sinks.index_select(0, seats.heads)
-            out = _softmax(rows, *near, Bend(bend.scale, bend.softcap, sinks)).flatten(1, 2)
-            parts.append(out if seats.places is None else out.index_select(1, seats.places))
-        whole = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-        return whole.unsqueeze(2)
+    batch, head, _, dim = query.shape
+    kv_head, sinks, parts = key.shape[1], bend.sinks, []
+    for seats in _seated(tuple(heads), head, kv_head, query.device):
+        rows, near = query, (key, value)
+        if seats.heads is not None:
+            rows = query.index_select(1, seats.heads)
+            sinks = None if bend.sinks is None else bend.sinks.index_select(0, seats.heads)
+        if seats.count < kv_head:
+            near = (key.narrow(1, seats.first, seats.count), value.narrow(1, seats.first, seats.count))
+        rows = rows.reshape(batch, seats.count, -1, dim)
+        out = _softmax(rows, *(_gathered(one, spans) for one in near), Bend(bend.scale, bend.softcap, sinks))
+        out = out.reshape(batch, -1, 1, value.shape[3])
+        parts.append(out if seats.places is None else out.index_select(1, seats.places))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def _softmax(query: Tensor, key: Tensor, value: Tensor, bend: Bend) -> Tensor:
@@ -127,10 +125,10 @@ def _softmax(query: Tensor, key: Tensor, value: Tensor, bend: Bend) -> Tensor:
 
 def _gathered(tensor: Tensor, spans: Spans) -> Tensor:
     """Return some keys or values of (batch, kv_head, n_key, width), a view of them where they are one span."""
-    if len(spans) > SLICES:
+    if len(spans) > 1:
         return tensor.index_select(2, _indices(spans, tensor.device))
-    parts = [tensor[:, :, span.start : span.stop : span.step] for span in spans]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+    (span,) = spans
+    return tensor[:, :, span.start : span.stop : span.step]
 
 
 @lru_cache(maxsize=64)

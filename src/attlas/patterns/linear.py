@@ -53,7 +53,8 @@ class Linear(Pattern):
     same for all queries, and a window of the heads' own is refused: see `check`.
 
     `attend` costs O(n · features · value_dim) and O(n · window · dim); with `read` a state is kept, and one more token
-    costs the same whatever n.
+    costs the same whatever n. A plan keeps no such state: a model's cache holds keys and values, and may be cropped or
+    reordered without notice, so under a plan each token that is decoded costs O(n · features · value_dim) a head.
 
     References
     ----------

@@ -173,7 +173,8 @@ class Plan:
             The model that the plan is for, or its bare module.
         guard : float, optional
             Look at a few rows of every call, and run a head exactly in it where its pattern changes them by more than
-            this mean total variation distance, from 0 to 1.
+            this mean total variation distance, from 0 to 1. Of cached decoding, one step of every 16 is looked at, and
+            what was found holds until the next look, so up to 15 tokens in a row may pass unseen.
 
         Yields
         ------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -87,12 +88,14 @@ class Step:
         asked = self.asked
         bend = Bend(asked.scale, asked.softcap, asked.sinks)
         parts = []
-        with torch._C.DisableTorchFunction():
+        with torch._C.DisableTorchFunction(), torch.no_grad(), _uncast(asked.query.device.type):
             for texts in self.texts:
                 spans = self._spans(pattern, texts)
                 if spans is None:
                     return None
-                query, key, value = (tensor[texts.batch] for tensor in (asked.query, asked.key, asked.value))
+                query, key, value = asked.query, asked.key, asked.value
+                if len(self.texts) > 1:
+                    query, key, value = query[texts.batch], key[texts.batch], value[texts.batch]
                 if texts.start:
                     key, value = key[:, :, texts.start :], value[:, :, texts.start :]
                 parts.append(attend_last(query, key, value, heads, spans, bend))
@@ -107,6 +110,11 @@ class Step:
         except UnsupportedModelError:
             return None
         return keys_of(pattern, self.asked.n_key - texts.start, self.asked.rule.window)
+
+
+def _uncast(device: str) -> AbstractContextManager[None]:
+    """Keep a caller's automatic mixed precision out of a step."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def anchored(pattern: Pattern, gone: int) -> Pattern:
