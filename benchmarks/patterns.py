@@ -11,7 +11,6 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from attlas import AttentionMatrix
 from attlas.patterns import Full, Pattern, SlidingWindow
-from attlas.planning.costs import label
 from attlas.planning.scaling import Point, Scaling, scaling
 from attlas.testing import no_dense
 from attlas.view.scaling_picture import scaling_picture
@@ -98,7 +97,7 @@ def growth(found: Scaling, first: int, last: int) -> Row:
 
 def points(found: Scaling, pattern: Pattern) -> tuple[Point, ...]:
     """Return a pattern's points, by length."""
-    return found.of(label(pattern))
+    return found.of(str(pattern))
 
 
 def spent(point: Point) -> float:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import attlas
 from attlas import Evaluation, LanguageModel, Plan
-from attlas.planning.costs import label
 from attlas.planning.evaluation import percent
 from attlas.planning.haystacks import Grid
 from attlas.planning.retrieval import Cell, Retrieval
@@ -154,7 +153,7 @@ def used(names: tuple[str, ...]) -> list[str]:
 
 def quality(plan: Plan, found: Evaluation, names: tuple[str, ...]) -> Iterator[Row]:
     """What the plan keeps, and what it loses on texts that it was not made from."""
-    kinds = ", ".join(f"{count} × {label(pattern)}" for pattern, count in plan.kinds.items())
+    kinds = ", ".join(f"{count} × {pattern}" for pattern, count in plan.kinds.items())
     error = plan.expected.get("error")
     yield Row(
         "heads that the plan leaves full",

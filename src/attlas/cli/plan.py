@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from attlas.cli.common import JsonFlag, check_suffix, console, print_json
-from attlas.cli.profile import nothing_cheaper
 from attlas.cli.reading import check_file
 from attlas.errors import ArgumentError, complaint
 
@@ -83,7 +82,7 @@ def make_plan(
     chosen, plan = found.choose(error, **options), found.plan(error, **options)
     out.parent.mkdir(parents=True, exist_ok=True)
     plan.save(out)
-    notes = [*chosen.notes, *nothing_cheaper(found, length)]
+    notes = list(chosen.notes)
     if as_json:
         print_json(
             {
@@ -104,7 +103,6 @@ def make_plan(
 
 def _print(found: Profile, chosen: Chosen, plan: Plan, notes: list[str], out: Path) -> None:
     from attlas.cli.rankings import plain_table, print_table
-    from attlas.planning.costs import label
 
     screen = console()
     heads = len(found.effects.heads)
@@ -113,7 +111,7 @@ def _print(found: Profile, chosen: Chosen, plan: Plan, notes: list[str], out: Pa
     table.add_column("share", justify="right")
     table.add_column("pattern")
     full = heads - sum(plan.kinds.values())
-    for name, count in [("full: exact", full), *((label(pattern), count) for pattern, count in plan.kinds.items())]:
+    for name, count in [("full: exact", full), *((str(pattern), count) for pattern, count in plan.kinds.items())]:
         table.add_row(f"{count:,}", f"{100 * count / heads:.0f} %", name)
     print_table(screen, f"A plan for {found.provenance.model}", "a pattern for every head", table)
     expected = "what perplexity does is not known"

@@ -147,27 +147,15 @@ def plans(found: Profile) -> list[dict[str, Any]]:
 
 def remarks(found: Profile) -> list[str]:
     """Return what a reader of the plans has to know: patterns that no head can have, and that nothing is cheaper."""
-    from attlas.planning.costs import label
-
     effects = found.effects
     refused = effects.loss.isnan().all(0).all(0).tolist()
     notes = [
-        f"no head of this model can have {label(pattern)}: its own mask, bias or order cannot be told by it"
+        f"no head of this model can have {pattern}: its own mask, bias or order cannot be told by it"
         for pattern, none in zip(effects.patterns, refused, strict=True)
         if none
     ]
-    return [*notes, *nothing_cheaper(found, None)]
-
-
-def nothing_cheaper(found: Profile, length: int | None) -> list[str]:
-    """Say so if even the cheapest plan is the exact one: then no error helps, only longer texts or other patterns."""
-    if found.choose(cost=0.0, length=length).full < 1:
-        return []
-    tokens = max(text.tokens for text in found.effects.texts) if length is None else length
-    return [
-        f"at {tokens:,} tokens no pattern is cheaper than exact attention, so all heads stay exact; read longer texts, "
-        "or see what it is for them: attlas plan --length"
-    ]
+    cheapest = found.choose(cost=0.0)
+    return notes if cheapest.patterns else [*notes, *cheapest.notes]
 
 
 def _print(found: Profile, out: Path, picture: Path | None) -> None:

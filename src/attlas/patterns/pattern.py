@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from attlas.matrix.softmax import AttentionMatrix
 
@@ -42,6 +42,13 @@ class Pattern(ABC):
 
     kind: ClassVar[str]
     """Its name in a plan's file."""
+
+    @final
+    def __str__(self) -> str:
+        """Return what people call it: its kind and its settings, on one line."""
+        settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in self.settings().items())
+        kind = self.kind.replace("_", " ")
+        return f"{kind}: {settings}" if settings else kind
 
     @abstractmethod
     def matrix(self, exact: AttentionMatrix) -> AttentionOperator:

@@ -203,7 +203,7 @@ def measure_costs(
                 seconds.append(spent / HEADS)
     runs = tuple(
         Timed(
-            label(pattern), pattern.kind, heads.shape[3], pattern.work(*heads.shape[2:], causal=causal), median(seconds)
+            str(pattern), pattern.kind, heads.shape[3], pattern.work(*heads.shape[2:], causal=causal), median(seconds)
         )
         for (pattern, heads, _), seconds in zip(tasks, taken, strict=True)
     )
@@ -227,13 +227,6 @@ def measure_costs(
 def sees_all(pattern: Pattern, n: int) -> bool:
     """Tell whether a pattern that forgets what is far away has forgotten nothing of `n` tokens, and is exact."""
     return pattern.held(n) >= n and pattern.held(FAR) < FAR
-
-
-def label(pattern: Pattern) -> str:
-    """Return what people call a pattern: its kind and its settings, on one line."""
-    settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in pattern.settings().items())
-    kind = pattern.kind.replace("_", " ")
-    return f"{kind}: {settings}" if settings else kind
 
 
 def _fits(pattern: Pattern, heads: AttentionMatrix) -> bool:

@@ -16,7 +16,6 @@ from attlas.capture import LanguageModel
 from attlas.models.progress import Progress
 from attlas.patterns import Full, Pattern
 from attlas.planning.choosing import cheapest
-from attlas.planning.costs import label
 from attlas.planning.evaluation import Flip, Flips
 from attlas.planning.profile import seconds
 from attlas.planning.profiling import profile
@@ -89,6 +88,6 @@ def flips_of(
     for head, option, unit in zip(heads, planned, which.tolist(), strict=True):
         here = chosen[unit]
         if here != option:
-            flipped.append(Flip(head.layer, head.head, label(options[option]), label(options[here])))
+            flipped.append(Flip(head.layer, head.head, str(options[option]), str(options[here])))
             dearer += float(taken[unit, here]) > float(taken[unit, option])
     return Flips(tuple(flipped), len(flipped) / len(heads), dearer / len(heads))

@@ -17,7 +17,7 @@ from attlas._writing import write_together
 from attlas.errors import ArgumentError, complaint
 from attlas.patterns import Full, Pattern, SlidingWindow
 from attlas.planning.choosing import Choice, cheapest, least
-from attlas.planning.costs import CostModel, label
+from attlas.planning.costs import CostModel
 from attlas.planning.curve import Curve
 from attlas.planning.effects import COLUMNS, Effects, Head
 from attlas.planning.picture import picture
@@ -194,10 +194,18 @@ class Profile(Table):
         """Return what `plan` would hold."""
         table = _Choices(self, by, length)
         if (error is None) == (cost is None):
-            raise ArgumentError(complaint("error, cost", wanted="one of the two", got="both" if error else "neither"))
+            raise ArgumentError(
+                complaint("error, cost", wanted="one of the two", got="neither" if error is None else "both")
+            )
         if error is not None:
-            return self._within_error(table, _share("error", error))
-        return self._within_cost(table, _share("cost", cost))
+            _share("error", error)
+        else:
+            _share("cost", cost)
+        if table.lowest >= table.exact:
+            return table.chosen(table.least(1.0), 0.0, [table.nothing_cheaper])
+        if error is not None:
+            return self._within_error(table, error)
+        return self._within_cost(table, cost)
 
     def within(self, predicted: float) -> Chosen:
         """Return the cheapest choice of which no more than `predicted` nats are predicted, measured or not."""
@@ -272,10 +280,14 @@ class Profile(Table):
 
         Raises
         ------
+        ArgumentError
+            It is named otherwise.
         StoreError
             The file cannot be written.
         """
         target = Path(path)
+        if target.suffix.lower() != ".svg":
+            raise ArgumentError(complaint("path", wanted="a .svg file", got=str(path)))
         write_together({target: self.svg(error, by=by).encode()})
         return target
 
@@ -285,7 +297,14 @@ class Profile(Table):
         n = max(text.tokens for text in self.effects.texts)
         ordered = sorted(self.effects.patterns, key=lambda one: self.costs.of(one, n, causal=True))
         title = f"{self.provenance.model}: the cheapest pattern of each head with perplexity within {_percent(error)}"
-        return picture(self.effects.heads, chosen.patterns, {one: label(one) for one in ordered}, title)
+        return picture(self.effects.heads, chosen.patterns, {one: str(one) for one in ordered}, title)
+
+    def __repr__(self) -> str:
+        effects = self.effects
+        return (
+            f"Profile({self.provenance.model}: {len(effects.heads)} heads × {len(effects.patterns)} patterns, on "
+            f"{len(effects.texts)} texts of {sum(text.tokens for text in effects.texts):,} tokens in all)"
+        )
 
     def _repr_html_(self) -> str:
         return self.svg()
@@ -305,6 +324,10 @@ class _Choices:
         n = max(text.tokens for text in effects.texts) if length is None else length
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise ArgumentError(complaint("length", wanted="a whole number of tokens from 1", got=repr(length)))
+        self.nothing_cheaper = (
+            f"At {n:,} tokens no pattern is cheaper than exact attention, so all heads stay exact: read longer texts, "
+            "or choose for them, by a larger length."
+        )
         self._heads, self._patterns = effects.heads, effects.patterns
         self._unit = _units(effects.heads, by)
         added = effects.loss.mean(0)
@@ -363,4 +386,4 @@ def _share(name: str, value: object) -> float:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
+    return f"{100 * share:.3g} %" if share < 10 else f"{100 * share:,.0f} %"

@@ -113,6 +113,8 @@ def profile(
     check_model(lm, loss)
     candidates = _checked_patterns(patterns)
     chosen = _checked_layers(layers, lm.facts.layers)
+    if not isinstance(aims, Sequence) or isinstance(aims, str):
+        raise ArgumentError(complaint("aims", wanted="several rises of the loss, such as (0.03, 0.01)", got=repr(aims)))
     for aim in aims:
         if isinstance(aim, bool) or not isinstance(aim, int | float) or not aim > 0:
             raise ArgumentError(complaint("aims", wanted="rises of the loss, above 0", got=repr(aim)))
@@ -241,11 +243,14 @@ def _turns(texts: int, checks: int) -> list[list[int]]:
 def _checked_patterns(patterns: Sequence[Pattern] | None) -> tuple[Pattern, ...]:
     if patterns is None:
         return default_patterns()
-    given = tuple(dict.fromkeys(patterns))
+    given = tuple(patterns) if isinstance(patterns, Sequence) else ()
     if not given or not all(isinstance(one, Pattern) for one in given):
         raise ArgumentError(complaint("patterns", wanted="patterns of attlas.patterns, at least one", got=patterns))
     # That a head stays exact is always possible.
-    return tuple(one for one in given if one != Full())
+    others = tuple(one for one in dict.fromkeys(given) if one != Full())
+    if not others:
+        raise ArgumentError(complaint("patterns", wanted="one beside Full, which every head can have", got="none"))
+    return others
 
 
 def _checked_layers(layers: Sequence[int] | None, count: int | None) -> set[int] | None:

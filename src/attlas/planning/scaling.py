@@ -30,7 +30,6 @@ from attlas.patterns import (
     SlidingWindow,
     VerticalSlash,
 )
-from attlas.planning.costs import label
 from attlas.results import Provenance
 
 LENGTHS = (1024, 2048, 4096, 8192, 16384)
@@ -180,7 +179,7 @@ def scaling(
             seconds = tuple(taken.get(one, ()))
             own = one.work(length, length, causal=True).pairs
             gains = tuple(a / b for a, b in zip(wall, seconds, strict=False))
-            points.append(Point(label(one), length, own, own / pairs, seconds, gains))
+            points.append(Point(str(one), length, own, own / pairs, seconds, gains))
     settings = {
         **given, "lengths": ordered, "seed": seed, "torch": torch.__version__, "threads": torch.get_num_threads(),
         "dtype": "float32",

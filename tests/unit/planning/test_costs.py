@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import attlas
 from attlas.patterns import Full, SlidingWindow, Work
-from attlas.planning.costs import CostModel, Timed, _fit, label, measure_costs
+from attlas.planning.costs import CostModel, Timed, _fit, measure_costs
 
 COEFFICIENTS = st.floats(1e-9, 1e-3)
 
@@ -108,5 +108,5 @@ def test_patterns_that_cannot_run_are_left_out() -> None:
 
 
 def test_labels() -> None:
-    assert label(Full()) == "full"
-    assert label(SlidingWindow(256, sinks=4)) == "sliding window: width 256, sinks 4"
+    assert str(Full()) == "full"
+    assert str(SlidingWindow(256, sinks=4)) == "sliding window: width 256, sinks 4"

@@ -253,7 +253,7 @@ class TestWhoseItIs:
     def test_it_says_what_it_is(self) -> None:
         text = str(a_plan())
         assert text.startswith("plan for tiny Llama")
-        assert "     2 heads  SlidingWindow(width=256, sinks=4)" in text
+        assert "     2 heads  sliding window: width 256, sinks 4" in text
         assert "error: 0.0125 (relative rise of perplexity on the texts)" in text
 
 
