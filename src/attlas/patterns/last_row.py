@@ -126,10 +126,10 @@ def _softmax(query: Tensor, key: Tensor, value: Tensor, bend: Bend) -> Tensor:
 
 def _gathered(tensor: Tensor, spans: Spans) -> Tensor:
     """Return some keys or values of (batch, kv_head, n_key, width), a view of them where they are one span."""
-    if len(spans) > 1:
-        return tensor.index_select(2, _indices(spans, tensor.device))
-    span = spans[0]
-    return tensor[:, :, span.start : span.stop : span.step]
+    if len(spans) == 1:
+        span = spans[0]
+        return tensor[:, :, span.start : span.stop : span.step]
+    return tensor.index_select(2, _indices(spans, tensor.device))
 
 
 @lru_cache(maxsize=64)
