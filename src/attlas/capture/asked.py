@@ -145,9 +145,9 @@ class Asked:
         )
 
     @property
-    def starts(self) -> tuple[int, ...]:
+    def starts(self) -> list[int]:
         """Where the text of each batch element begins, padding on the left left out; 0 if padding is not known."""
-        batch, first = self.query.shape[0], self.rule.starts or (0,)
+        batch, first = self.query.shape[0], list(self.rule.starts) or [0]
         return first * batch if len(first) == 1 else first
 
 

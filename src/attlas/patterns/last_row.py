@@ -95,14 +95,15 @@ def attend_last(query: Tensor, key: Tensor, value: Tensor, heads: Sequence[int],
     batch, head, _, dim = query.shape
     kv_head, sinks, parts = key.shape[1], bend.sinks, []
     for seats in _seated(tuple(heads), head, kv_head, query.device):
-        rows, near = query, (key, value)
+        rows, near, passed = query, key, value
         if seats.heads is not None:
             rows = query.index_select(1, seats.heads)
             sinks = None if bend.sinks is None else bend.sinks.index_select(0, seats.heads)
         if seats.count < kv_head:
-            near = (key.narrow(1, seats.first, seats.count), value.narrow(1, seats.first, seats.count))
+            near, passed = (tensor.narrow(1, seats.first, seats.count) for tensor in (key, value))
         rows = rows.reshape(batch, seats.count, -1, dim)
-        out = _softmax(rows, *(_gathered(one, spans) for one in near), Bend(bend.scale, bend.softcap, sinks))
+        bent = Bend(bend.scale, bend.softcap, sinks)
+        out = _softmax(rows, _gathered(near, spans), _gathered(passed, spans), bent)
         out = out.reshape(batch, -1, 1, value.shape[3])
         parts.append(out if seats.places is None else out.index_select(1, seats.places))
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
@@ -125,10 +126,10 @@ def _softmax(query: Tensor, key: Tensor, value: Tensor, bend: Bend) -> Tensor:
 
 def _gathered(tensor: Tensor, spans: Spans) -> Tensor:
     """Return some keys or values of (batch, kv_head, n_key, width), a view of them where they are one span."""
-    if len(spans) > 1:
-        return tensor.index_select(2, _indices(spans, tensor.device))
-    (span,) = spans
-    return tensor[:, :, span.start : span.stop : span.step]
+    if len(spans) == 1:
+        span = spans[0]
+        return tensor[:, :, span.start : span.stop : span.step]
+    return tensor.index_select(2, _indices(spans, tensor.device))
 
 
 @lru_cache(maxsize=64)

@@ -112,7 +112,7 @@ class Step:
         return keys_of(pattern, self.asked.n_key - texts.start, self.asked.rule.window)
 
 
-def _uncast(device: str) -> AbstractContextManager[None]:
+def _uncast(device: str) -> AbstractContextManager[object]:
     """Keep a caller's automatic mixed precision out of a step."""
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
