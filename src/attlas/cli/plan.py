@@ -116,7 +116,7 @@ def _print(found: Profile, chosen: Chosen, plan: Plan, notes: list[str], out: Pa
     print_table(screen, f"A plan for {found.provenance.model}", "a pattern for every head", table)
     expected = "what perplexity does is not known"
     if chosen.error is not None:
-        expected = f"perplexity is expected to rise by {100 * chosen.error:.2f} % on the profile's texts"
+        expected = f"perplexity is expected to rise by {100 * chosen.error:.2f} % on texts like the profile's"
     screen.print(f"\nattention costs {100 * chosen.cost:.0f} % of exact; {expected}", soft_wrap=True)
     for note in notes:
         screen.print(f"note: {note}", soft_wrap=True)

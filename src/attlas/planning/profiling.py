@@ -66,7 +66,7 @@ def profile(
         Documents, or their token ids. Several, and like those that the model will read: what a head needs depends on
         the text.
     patterns : sequence of Pattern, optional
-        The candidates; by default windows from 32 tokens up, with 4 sinks, and blocks that are chosen by what they
+        The candidates; by default windows of 32 to 512 tokens, with 4 sinks, and blocks that are chosen by what they
         hold (`attlas.planning.menu`).
     layers : sequence of int, optional
         Which layers may get a pattern, numbered as a capture numbers them; all by default.
