@@ -1,5 +1,7 @@
 """Every pattern that keeps keys runs and looks exactly as its definition says, whatever hides or bends the scores."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -139,7 +141,8 @@ def test_the_last_row_alone(pattern, problem, data):
         assert not (by_position and bool(exact.any()))
         return
     heads = data.draw(st.lists(st.integers(0, query.shape[1] - 1), min_size=1, unique=True).map(sorted))
-    bend = Bend(rules.get("scale", query.shape[3] ** -0.5), rules.get("softcap"), rules.get("sinks"))
+    sinks: Any = rules.get("sinks")
+    bend = Bend(rules.get("scale", query.shape[3] ** -0.5), rules.get("softcap"), sinks)
     got = attend_last(query, key, value, heads, spans, bend)
     wide = repeated(value, query)
     assert_as_exact_as(got, (plain @ wide)[:, heads], (exact @ wide.double())[:, heads], what="the last row")

@@ -46,7 +46,7 @@ class Pattern(ABC):
     @final
     def __str__(self) -> str:
         """Return what people call it: its kind and its settings, on one line."""
-        settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in self.settings().items())
+        settings = ", ".join(f"{name.strip('_').replace('_', ' ')} {value}" for name, value in self.settings().items())
         kind = self.kind.replace("_", " ")
         return f"{kind}: {settings}" if settings else kind
 

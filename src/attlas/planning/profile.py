@@ -166,7 +166,7 @@ class Profile(Table):
         Parameters
         ----------
         error : float, optional
-            By what share perplexity may rise over the exact model's on the profile's texts: 0.01 is 1 %.
+            By what share perplexity may rise over the exact model's, on texts like the profile's: 0.01 is 1 %.
         cost : float, optional
             What share of exact attention's time it may cost: 0.5 is half. One of the two is given.
         by : {"head", "kv_head"}
@@ -197,15 +197,10 @@ class Profile(Table):
             raise ArgumentError(
                 complaint("error, cost", wanted="one of the two", got="neither" if error is None else "both")
             )
-        if error is not None:
-            _share("error", error)
-        else:
-            _share("cost", cost)
+        share = _share("cost", cost) if error is None else _share("error", error)
         if table.lowest >= table.exact:
             return table.chosen(table.least(1.0), 0.0, [table.nothing_cheaper])
-        if error is not None:
-            return self._within_error(table, error)
-        return self._within_cost(table, cost)
+        return self._within_cost(table, share) if error is None else self._within_error(table, share)
 
     def within(self, predicted: float) -> Chosen:
         """Return the cheapest choice of which no more than `predicted` nats are predicted, measured or not."""

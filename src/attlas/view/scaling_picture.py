@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from attlas.planning.scaling import Scaling
-from attlas.view.glyphs import visible
 
 _PAPER, _INK, _FAINT = "#fbfaf7", "#1f2328", "#6a6f76"
 # Told apart by people who see colours differently (Okabe and Ito 2008, "Color universal design").
@@ -31,7 +30,7 @@ def scaling_picture(found: Scaling, *, form: Literal["png", "svg"] = "png") -> b
     form : {"png", "svg"}
         The kind of image.
     """
-    figure = Figure(figsize=(11.5, 4.9), facecolor=_PAPER)
+    figure = Figure(figsize=(14.0, 4.9), facecolor=_PAPER)
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     for number, pattern in enumerate(found.patterns):
@@ -40,7 +39,7 @@ def scaling_picture(found: Scaling, *, form: Literal["png", "svg"] = "png") -> b
             continue
         style = _style(number)
         tokens = [point.tokens for point in points]
-        left.plot(tokens, [1e3 * median(point.seconds) for point in points], label=visible(pattern), **style)
+        left.plot(tokens, [1e3 * median(point.seconds) for point in points], label=pattern, **style)
         right.plot(tokens, [median(point.gains) for point in points], **style)
         right.fill_between(
             tokens,
@@ -54,11 +53,11 @@ def scaling_picture(found: Scaling, *, form: Literal["png", "svg"] = "png") -> b
     _axes(left, lengths, "milliseconds a head")
     _axes(right, lengths, "times as fast as full attention")
     right.axhline(1, color=_FAINT, linewidth=0.8)
-    left.legend(loc="upper left", frameon=False, fontsize=8, labelcolor=_INK)
+    figure.legend(loc="center left", bbox_to_anchor=(0.765, 0.53), frameon=False, fontsize=8, labelcolor=_INK)
     settings = found.provenance.settings
-    figure.suptitle("What a pattern does to the quadratic wall", x=0.065, ha="left", color=_INK, size=13, weight="bold")
+    figure.suptitle("What a pattern does to the quadratic wall", x=0.053, ha="left", color=_INK, size=13, weight="bold")
     figure.text(
-        0.065,
+        0.053,
         0.015,
         f"{settings['heads']} causal heads sharing {settings['kv_heads']} of keys, {settings['dim']} wide, "
         f"{settings['dtype']}, {settings['threads']} threads; medians of {settings['rounds']} rounds in turn, "
@@ -66,7 +65,7 @@ def scaling_picture(found: Scaling, *, form: Literal["png", "svg"] = "png") -> b
         color=_FAINT,
         size=8,
     )
-    figure.subplots_adjust(left=0.065, right=0.985, top=0.88, bottom=0.16, wspace=0.16)
+    figure.subplots_adjust(left=0.053, right=0.755, top=0.88, bottom=0.16, wspace=0.16)
     buffer = io.BytesIO()
     about = {"Software": "attlas"} if form == "png" else {"Creator": "attlas", "Date": None}
     figure.savefig(buffer, format=form, dpi=_DPI, facecolor=_PAPER, metadata=about)

@@ -1,5 +1,7 @@
 """Fitting feature maps: the loss is what its formula says, fitted maps are better, and nothing dense is made."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -111,7 +113,7 @@ def test_fitted_maps_are_better_and_the_record_says_by_how_much():
 
 def test_the_same_seed_gives_the_same_maps():
     exact, _ = drawn(n=80, causal=True)
-    options = {"features": 6, "steps": 10, "rows": 16, "tested": 16}
+    options: dict[str, Any] = {"features": 6, "steps": 10, "rows": 16, "tested": 16}
     first, again = (fit_features(exact, seed=4, **options) for _ in range(2))
     other = fit_features(exact, seed=5, **options)
     assert first.map == again.map
@@ -173,6 +175,7 @@ def test_arguments_are_checked(options, message):
 
 
 def test_what_is_no_matrix_is_refused():
-    for wrong in ([], [3], torch.zeros(3)):
+    others: list[Any] = [[], [3], torch.zeros(3)]
+    for wrong in others:
         with pytest.raises(ArgumentError, match="exact: wanted an AttentionMatrix, or several"):
             fit_features(wrong)

@@ -10,13 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-import attlas.planning.dispatch as dispatching
 from attlas.capture.asked import Asked
 from attlas.capture.visibility import Rule
 from attlas.matrix import ALiBi, AttentionMatrix
 from attlas.patterns import Dilated, Full, GlobalTokens, Linear, Pattern, SlidingWindow, VerticalSlash
 from attlas.planning import Plan
-from attlas.planning.guarding import STEPS
+from attlas.planning.guarding import STEPS, Guard
 from attlas.planning.stepping import Step
 from attlas.testing.tiny_models import TINY_MODELS
 
@@ -164,7 +163,7 @@ def test_no_matrix_is_made_of_a_step(llama: Any, monkeypatch: pytest.MonkeyPatch
     assert made == [(19, 19), (19, 19)]
     assert applied.calls == 2 * 4
     assert not applied.left
-    monkeypatch.setattr(dispatching.Step, "of", classmethod(lambda cls, asked: None))
+    monkeypatch.setattr(Step, "of", classmethod(lambda cls, asked: None))
     wanted, _ = decoded(llama, plan, 3)
     assert len(made) == 4 + 2 * 3
     for one, other in zip(found, wanted, strict=True):
@@ -185,7 +184,7 @@ def test_keys_that_are_not_finite_are_named(llama: Any) -> None:
 
 def test_the_guard_looks_at_one_step_of_several(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
-    exceeds: Any = dispatching.Guard.over.__globals__["exceeds"]
+    exceeds: Any = Guard.over.__globals__["exceeds"]
 
     def counting(exact: AttentionMatrix, *arguments: Any, **options: Any) -> Tensor:
         looks.append(exact.shape[3])
