@@ -183,7 +183,7 @@ class TestWhatStaysExact:
         (kept,) = applied.exact
         assert (kept.layer, kept.heads, kept.pattern) == ("model.layers.0.self_attn", (1,), pattern)
         assert kept.reason
-        assert "exact: model.layers.0.self_attn, heads 1 (LowRank" in str(applied)
+        assert "exact: model.layers.0.self_attn, heads 1 (low rank" in str(applied)
 
     def test_heads_that_cannot_be_told_apart_are_listed(self) -> None:
         module = nn.MultiheadAttention(16, 2, batch_first=True).eval()
