@@ -191,6 +191,9 @@ class Plan:
 
         Notes
         -----
+        In a step of cached decoding, heads whose pattern chooses keys by what they hold are exact: to choose, it would
+        have to look at all keys, and that is all that exact attention takes.
+
         In a batch that is padded on the left, patterns count from each text's first token. Gradients flow; with
         gradient checkpointing, run the backward pass inside of the block too.
         """

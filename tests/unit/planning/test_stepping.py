@@ -13,7 +13,7 @@ from torch import Tensor
 from attlas.capture.asked import Asked
 from attlas.capture.visibility import Rule
 from attlas.matrix import ALiBi, AttentionMatrix
-from attlas.patterns import Dilated, Full, GlobalTokens, Linear, Pattern, SlidingWindow, VerticalSlash
+from attlas.patterns import BlockSparse, Dilated, Full, GlobalTokens, Linear, Pattern, SlidingWindow, VerticalSlash
 from attlas.planning import Plan
 from attlas.planning.guarding import STEPS, Guard
 from attlas.planning.stepping import Step
@@ -168,6 +168,21 @@ def test_no_matrix_is_made_of_a_step(llama: Any, monkeypatch: pytest.MonkeyPatch
     assert len(made) == 4 + 2 * 3
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("pattern", [BlockSparse(2, top=2), VerticalSlash(2, 2, probe=2, band=2)], ids=str)
+def test_what_would_choose_keys_for_one_token_is_exact(llama: Any, pattern: Pattern) -> None:
+    plan = Plan.of(llama, {(layer, head): pattern for layer in range(2) for head in range(4)})
+    ids = TINY["Llama"].inputs(batch=2)["input_ids"]
+    with torch.no_grad():
+        whole = llama(ids).logits
+        cache = llama(ids[:, :-1], use_cache=True).past_key_values
+        with plan.applied(llama) as applied:
+            step = llama(ids[:, -1:], past_key_values=cache).logits
+            several = llama(ids).logits
+    torch.testing.assert_close(step[:, 0], whole[:, -1], atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(several, whole, atol=1e-3)
+    assert not applied.left
 
 
 def test_keys_that_are_not_finite_are_named(llama: Any) -> None:
