@@ -16,13 +16,14 @@ from torch import Tensor
 
 from attlas import __version__
 from attlas._writing import write_together
-from attlas.capture.tensor_file import read_file, write_file
+from attlas.capture.tensor_file import read_file
 from attlas.errors import AttlasError, StoreError
 from attlas.patterns import Full, Pattern
 from attlas.patterns.features import FeatureMap
 from attlas.patterns.linear import Linear
 from attlas.patterns.registry import from_settings
 from attlas.planning.dispatch import Layer
+from attlas.planning.maps_file import beside, map_in, write_maps
 from attlas.planning.plan import Expected, Plan
 from attlas.planning.subject import Subject
 from attlas.results import Provenance
@@ -44,15 +45,12 @@ T = TypeVar("T", dict, list, str, int)
 
 def write_plan(plan: Plan, path: Path) -> Path:
     """Write a plan, and the learned feature maps that it has beside it; return the path of the plan."""
-    maps = {one.digest: one for pattern in plan.kinds if (one := _map_of(pattern)) is not None}
-    if maps:
-        tensors = {f"{digest}.{name}": tensor for digest, one in maps.items() for name, tensor in one.tensors().items()}
-        write_file(_beside(path), tensors, {"what": "feature maps of an attlas plan"})
+    maps = write_maps(plan.kinds, path, "plan")
     write_together({path: _text(plan, maps).encode()}, make_folders=False)
     return path
 
 
-def _text(plan: Plan, maps: Mapping[str, FeatureMap]) -> str:
+def _text(plan: Plan, maps: Sequence[str]) -> str:
     patterns: list[Pattern] = [Full(), *plan.kinds]
     numbers = {pattern: number for number, pattern in enumerate(patterns)}
     rows: dict[str, list[int]] = {str(layer): [0] * size for layer, size in enumerate(plan.sizes)}
@@ -77,7 +75,7 @@ def _text(plan: Plan, maps: Mapping[str, FeatureMap]) -> str:
         "patterns": _items([{"kind": pattern.kind, "settings": pattern.settings()} for pattern in patterns]),
         "heads": _lines(rows),
         "expected": _lines({name: {"value": e.value, "meaning": e.meaning} for name, e in plan.expected.items()}),
-        "maps": json.dumps(sorted(maps)),
+        "maps": json.dumps(maps),
         "provenance": _lines(plan.provenance.as_dict()),
     }
     return "{\n" + ",\n".join(f"  {json.dumps(name)}: {value}" for name, value in entries.items()) + "\n}\n"
@@ -92,16 +90,6 @@ def _lines(entries: Mapping[str, Any]) -> str:
 def _items(items: Sequence[Any]) -> str:
     """Write a list with one item a line."""
     return "[\n" + ",\n".join(f"    {json.dumps(item)}" for item in items) + "\n  ]"
-
-
-def _map_of(pattern: Pattern) -> FeatureMap | None:
-    found = pattern.features if isinstance(pattern, Linear) else None
-    return found if isinstance(found, FeatureMap) else None
-
-
-def _beside(path: Path) -> Path:
-    # Not in the place of the suffix: a profile of the same name has maps of its own.
-    return path.with_name(f"{path.name}.safetensors")
 
 
 # ---- reading
@@ -183,19 +171,18 @@ class _Reader:
         names = [self._typed(name, str, "maps") for name in self._list(self._root, "maps", most=_MOST_PATTERNS)]
         if not names:
             return {}
-        tensors = read_file(_beside(self._path), check=True).tensors
+        tensors = read_file(beside(self._path), check=True).tensors
         return {name: self._map(name, tensors) for name in names}
 
     def _map(self, name: str, tensors: Mapping[str, Tensor]) -> FeatureMap:
-        beside = _beside(self._path)
-        own = {key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")}
+        file = beside(self._path)
         try:
-            found = FeatureMap.from_tensors(own)
+            found = map_in(tensors, name)
         except AttlasError as error:
-            raise StoreError(f"{beside}: wanted the feature map {_short(name)}, got none ({error})") from error
+            raise StoreError(f"{file}: wanted the feature map {_short(name)}, got none ({error})") from error
         if found.digest != name:
             raise StoreError(
-                f"{beside}: the feature map {_short(name)} is not the one that {self._path.name} was saved with"
+                f"{file}: the feature map {_short(name)} is not the one that {self._path.name} was saved with"
             )
         return found
 

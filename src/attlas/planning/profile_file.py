@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from attlas._writing import write_together
-from attlas.capture.tensor_file import read_file, write_file
+from attlas.capture.tensor_file import read_file
 from attlas.errors import AttlasError, StoreError
 from attlas.patterns import Pattern
 from attlas.patterns.features import FeatureMap
@@ -25,6 +25,7 @@ from attlas.patterns.registry import from_settings
 from attlas.planning.costs import CostModel
 from attlas.planning.effects import Effects, Head, TextRead
 from attlas.planning.losses import NAMES
+from attlas.planning.maps_file import beside, map_in, write_maps
 from attlas.planning.subject import Subject
 from attlas.results import Provenance
 
@@ -55,10 +56,7 @@ def header(profile: Profile) -> dict[str, Any]:
 
 def write_profile(profile: Profile, path: Path) -> Path:
     """Write a profile, and the learned feature maps that it has beside it; return the path of the profile."""
-    maps = {one.digest: one for pattern in profile.effects.patterns if (one := _map_of(pattern)) is not None}
-    if maps:
-        tensors = {f"{digest}.{name}": tensor for digest, one in maps.items() for name, tensor in one.tensors().items()}
-        write_file(_beside(path), tensors, {"what": "feature maps of an attlas profile"})
+    write_maps(profile.effects.patterns, path, "profile")
     write_together({path: profile.parquet()}, make_folders=False)
     return path
 
@@ -160,24 +158,12 @@ def _patterns(path: Path, entries: Sequence[Mapping[str, Any]]) -> tuple[Pattern
 
 def _maps(path: Path) -> dict[str, FeatureMap]:
     """Return the learned feature maps beside a profile, each proved by its hash."""
-    beside = _beside(path)
-    if not beside.exists():
+    file = beside(path)
+    if not file.exists():
         return {}
-    tensors = read_file(beside, check=True).tensors
-    maps: dict[str, FeatureMap] = {}
-    for digest in {name.partition(".")[0] for name in tensors}:
-        own = {name.partition(".")[2]: one for name, one in tensors.items() if name.partition(".")[0] == digest}
-        maps[digest] = FeatureMap.from_tensors(own)
-        if maps[digest].digest != digest:
-            raise StoreError(f"{beside}: a feature map is not the one that {path.name} was saved with")
+    tensors = read_file(file, check=True).tensors
+    maps = {digest: map_in(tensors, digest) for digest in {name.partition(".")[0] for name in tensors}}
+    for digest, one in maps.items():
+        if one.digest != digest:
+            raise StoreError(f"{file}: a feature map is not the one that {path.name} was saved with")
     return maps
-
-
-def _map_of(pattern: Pattern) -> FeatureMap | None:
-    found = pattern.features if isinstance(pattern, Linear) else None
-    return found if isinstance(found, FeatureMap) else None
-
-
-def _beside(path: Path) -> Path:
-    # Not in the place of the suffix: a plan of the same name has maps of its own.
-    return path.with_name(f"{path.name}.safetensors")
