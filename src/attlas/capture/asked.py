@@ -94,13 +94,7 @@ class Asked:
         if list(heads) == list(range(total)):
             return self
         kv = shared_heads(heads, total // self.key.shape[1])
-        rule, bias = self.rule, self.bias
-        if isinstance(rule.mask, Tensor) and rule.mask.shape[1] > 1:
-            rule = replace(rule, mask=rule.mask[:, list(heads)])
-        if isinstance(bias, RelativeBias):
-            bias = RelativeBias(bias.table[list(heads)] if bias.table.shape[0] > 1 else bias.table, bias.lowest)
-        elif bias is not None and bias.shape[1] > 1:
-            bias = bias[:, list(heads)]
+        rule, bias = rules_of_heads(self.rule, self.bias, heads)
         return replace(
             self,
             query=_of(self.query, heads),
@@ -262,6 +256,20 @@ def shared_heads(heads: Sequence[int], group: int) -> list[int]:
     once = list(dict.fromkeys(each))
     count, rest = divmod(len(each), len(once))
     return once if rest == 0 and each == [kv for kv in once for _ in range(count)] else each
+
+
+def rules_of_heads(
+    rule: Rule, bias: Tensor | RelativeBias | None, heads: Sequence[int]
+) -> tuple[Rule, Tensor | RelativeBias | None]:
+    """Return what hides and what is added to some heads' scores; what all heads share stays as it is."""
+    chosen = list(heads)
+    if isinstance(rule.mask, Tensor) and rule.mask.shape[1] > 1:
+        rule = replace(rule, mask=rule.mask[:, chosen])
+    if isinstance(bias, RelativeBias):
+        bias = RelativeBias(bias.table[chosen] if bias.table.shape[0] > 1 else bias.table, bias.lowest)
+    elif bias is not None and bias.shape[1] > 1:
+        bias = bias[:, chosen]
+    return rule, bias
 
 
 def _of(tensor: Tensor, heads: Sequence[int]) -> Tensor:

@@ -46,10 +46,19 @@ def document_of(lm: LanguageModel, text: str | Sequence[int]) -> Document:
     DocumentError
         It has fewer than two tokens, more than the model has positions, or is padded.
     """
-    if isinstance(text, str):
-        document = lm.tokenize(text)
-    else:
-        document = _of_ids(lm, text)
+    document = lm.tokenize(text) if isinstance(text, str) else _of_ids(lm, text)
+    check_length(lm, document)
+    return document
+
+
+def check_length(lm: LanguageModel, document: Document) -> None:
+    """Refuse what the model cannot read at once.
+
+    Raises
+    ------
+    DocumentError
+        It has fewer than two tokens, or more than the model has positions.
+    """
     if lm.facts.positions is not None and len(document) > lm.facts.positions:
         raise DocumentError(
             f"text: wanted at most {lm.facts.positions:,} tokens, as many as the model has positions, "
@@ -57,7 +66,6 @@ def document_of(lm: LanguageModel, text: str | Sequence[int]) -> Document:
         )
     if len(document) < 2:
         raise DocumentError(f"text: wanted at least two tokens, got {len(document)}")
-    return document
 
 
 def ids_of(lm: LanguageModel, text: str | Sequence[int]) -> Tensor:

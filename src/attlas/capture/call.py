@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from attlas.capture.asked import ask, shared_heads
+from attlas.capture.asked import ask, rules_of_heads, shared_heads
 from attlas.capture.visibility import MaskMemory, Rule
 from attlas.errors import UnsupportedModelError
 from attlas.matrix import RelativeBias
@@ -77,13 +77,7 @@ class Call:
                 "heads: this layer projects its heads together, so chosen heads cannot be proved; capture all of them"
             )
         kv = shared_heads(heads, total // self.key.shape[1])
-        rule, bias = self.rule, self.bias
-        if isinstance(rule.mask, Tensor) and rule.mask.shape[1] > 1:
-            rule = replace(rule, mask=rule.mask[:, heads])
-        if isinstance(bias, RelativeBias):
-            bias = RelativeBias(bias.table[heads] if bias.table.shape[0] > 1 else bias.table, bias.lowest)
-        elif bias is not None and bias.shape[1] > 1:
-            bias = bias[:, heads]
+        rule, bias = rules_of_heads(self.rule, self.bias, heads)
         return replace(
             self,
             query=self.query[:, heads],

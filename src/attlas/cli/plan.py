@@ -79,7 +79,8 @@ def make_plan(
 
     found = open_profile(profile)
     options: dict[str, Any] = {"cost": cost, "by": UNITS[by], "length": length}
-    chosen, plan = found.choose(error, **options), found.plan(error, **options)
+    chosen = found.choose(error, **options)
+    plan = found.plan_of(chosen, {"error": error, **options})
     out.parent.mkdir(parents=True, exist_ok=True)
     plan.save(out)
     notes = list(chosen.notes)

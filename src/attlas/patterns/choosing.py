@@ -58,7 +58,7 @@ def attend(exact: AttentionMatrix, value: Tensor, keep: ChosenKeep) -> Tensor:
     if not runs:
         return streamed(exact, value, keep)
 
-    stores = [F.pad(tensor, (0, 0, 0, -tensor.shape[2] % keep.unit)) for tensor in (exact.key, value)]
+    stores = [_in_units(tensor, keep.unit) for tensor in (exact.key, value)]
 
     def work(heads: AttentionMatrix, values: Tensor, piece: Piece, scratch: Scratch) -> Tensor:
         del values
@@ -119,6 +119,12 @@ def _late(keep: ChosenKeep, rules: Visibility, positions: Tensor, keys: Tensor) 
 def _added(seen: Tensor, dtype: torch.dtype) -> Tensor:
     """Return what hides the rest: 0, or minus infinity."""
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -math.inf)
+
+
+def _in_units(tensor: Tensor, unit: int) -> Tensor:
+    """Return keys or values with as many more as complete the last unit."""
+    missing = -tensor.shape[2] % unit
+    return F.pad(tensor, (0, 0, 0, missing)) if missing else tensor
 
 
 def _gathered(tensor: Tensor, head: int, units: Tensor, unit: int, name: str, scratch: Scratch) -> Tensor:

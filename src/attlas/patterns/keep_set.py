@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import fields
-from typing import Any
+from typing import Any, final
 
 from torch import Tensor
 
@@ -31,6 +31,12 @@ class KeepSet(Pattern):
         """Return what is kept in a matrix of this width, where that is known from positions alone."""
         del n_key, causal
         return None
+
+    @final
+    @property
+    def chooses(self) -> bool:
+        """Whether heads choose their keys by what these hold, for all rows at once, and not by positions alone."""
+        return self.fixed(1, causal=True) is None
 
     def keeps_all(self, length: int) -> bool:
         """Tell whether nothing is dropped from a matrix with so many positions, so that it runs as it is."""

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
+from attlas.errors import ArgumentError
 from attlas.matrix.softmax import AttentionMatrix
 
 if TYPE_CHECKING:
@@ -89,6 +90,15 @@ class Pattern(ABC):
     def check(self, exact: AttentionMatrix) -> None:
         """Raise `ArgumentError` if the pattern cannot stand in for these heads, because of their rules or size."""
         del exact
+
+    @final
+    def fits(self, exact: AttentionMatrix) -> bool:
+        """Tell whether `check` lets these heads pass."""
+        try:
+            self.check(exact)
+        except ArgumentError:
+            return False
+        return True
 
     def held(self, n_key: int) -> int:
         """Return how many keys and values have to be held to go on reading after `n_key` tokens."""

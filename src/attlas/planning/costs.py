@@ -192,7 +192,7 @@ def measure_costs(
     for n in lengths:
         query, key, value = (torch.randn(1, HEADS, n, dim, generator=random).to(device, dtype) for _ in range(3))
         heads = AttentionMatrix(query, key, causal=causal)
-        tasks += [(pattern, heads, value) for pattern in patterns if not sees_all(pattern, n) and _fits(pattern, heads)]
+        tasks += [(pattern, heads, value) for pattern in patterns if not sees_all(pattern, n) and pattern.fits(heads)]
     if not tasks:
         raise ArgumentError(complaint("patterns", wanted="at least one that can be timed", got="none"))
     taken: list[list[float]] = [[] for _ in tasks]
@@ -227,14 +227,6 @@ def measure_costs(
 def sees_all(pattern: Pattern, n: int) -> bool:
     """Tell whether a pattern that forgets what is far away has forgotten nothing of `n` tokens, and is exact."""
     return pattern.held(n) >= n and pattern.held(FAR) < FAR
-
-
-def _fits(pattern: Pattern, heads: AttentionMatrix) -> bool:
-    try:
-        pattern.check(heads)
-    except ArgumentError:
-        return False
-    return True
 
 
 @torch.no_grad()

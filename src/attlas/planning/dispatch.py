@@ -331,7 +331,7 @@ def _chooses_for_one(pattern: Pattern, asked: Asked) -> bool:
     """
     if asked.n_query > 1 or asked.gap or not asked.rule.causal:
         return False
-    return isinstance(pattern, KeepSet) and pattern.fixed(asked.n_key, causal=True) is None
+    return isinstance(pattern, KeepSet) and pattern.chooses
 
 
 def _run(pattern: Pattern, call: _Call, heads: Sequence[int]) -> Tensor:

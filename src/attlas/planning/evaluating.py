@@ -13,11 +13,12 @@ from torch import Tensor
 
 from attlas._intervals import FEWEST, simultaneous
 from attlas.capture import LanguageModel
-from attlas.capture.asking import document_of, predicts, provenance_of
+from attlas.capture.asking import check_length, document_of, predicts, provenance_of
 from attlas.errors import ArgumentError, DocumentError, UnsupportedModelError, complaint
 from attlas.models import Document
 from attlas.models.progress import Progress
-from attlas.patterns import BlockSparse, Full, Pattern, VerticalSlash
+from attlas.patterns import Full, Pattern
+from attlas.patterns.keep_set import KeepSet
 from attlas.planning.answers import answers, difference
 from attlas.planning.continuing import greedy
 from attlas.planning.evaluation import Continued, Estimate, Evaluation, Held, Judged
@@ -172,7 +173,7 @@ def evaluate(
         routed=_routed(dispatched),
         stayed=_stayed(dispatched),
         strayed=len({head for report in dispatched for head in report.strayed}),
-        ahead=sum(_looks_ahead(pattern) for pattern in table.values()),
+        ahead=sum(isinstance(pattern, KeepSet) and pattern.chooses for pattern in table.values()),
         provenance=provenance_of(lm, settings),
     )
 
@@ -185,11 +186,6 @@ def patterns_of(lm: LanguageModel, plan: Plan) -> dict[tuple[int, int], Pattern]
             named = plan.patterns.get((site.label, head), Full())
             table[number, head] = plan.patterns.get((number, head), named)
     return table
-
-
-def _looks_ahead(pattern: Pattern) -> bool:
-    """Whether a row's keys are chosen by later rows too."""
-    return isinstance(pattern, VerticalSlash) or (isinstance(pattern, BlockSparse) and pattern.top is not None)
 
 
 def held_by(table: Mapping[tuple[int, int], Pattern], lm: LanguageModel, tokens: int) -> Held:
@@ -355,12 +351,12 @@ def _documents(lm: LanguageModel, plan: Plan, texts: Any, length: int | None) ->
         raise ArgumentError(complaint("texts", wanted="several texts", got="the token ids of one; put them in a list"))
     if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < LEAST):
         raise ArgumentError(complaint("length", wanted=f"a whole number of tokens from {LEAST}", got=repr(length)))
-    found = [document_of(lm, _beginning(lm, one, length)) for one in several]
+    whole = [lm.tokenize(one) if isinstance(one, str) else document_of(lm, one[:length]) for one in several]
+    found = [one if length is None else document_of(lm, one.ids[:length]) for one in whole]
+    for document in found:
+        check_length(lm, document)
     # A text is known again by its beginning, of which a plan may have read more than is read here.
-    pairs = zip(several, found, strict=True)
-    check_held_out(
-        plan.provenance.settings, [lm.tokenize(one) if isinstance(one, str) else document for one, document in pairs]
-    )
+    check_held_out(plan.provenance.settings, whole)
     for number, document in enumerate(found):
         if len(document) < LEAST:
             raise DocumentError(
@@ -368,12 +364,6 @@ def _documents(lm: LanguageModel, plan: Plan, texts: Any, length: int | None) ->
                 "longer one"
             )
     return found
-
-
-def _beginning(lm: LanguageModel, text: Any, length: int | None) -> Any:
-    if length is None:
-        return text
-    return lm.tokenize(text).ids[:length] if isinstance(text, str) else text[:length]
 
 
 def _checked_grid(lm: LanguageModel, needles: bool | Grid) -> Grid | None:

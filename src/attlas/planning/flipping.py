@@ -10,14 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-import torch
-
 from attlas.capture import LanguageModel
 from attlas.models.progress import Progress
 from attlas.patterns import Full, Pattern
 from attlas.planning.choosing import cheapest
 from attlas.planning.evaluation import Flip, Flips
-from attlas.planning.profile import seconds
+from attlas.planning.profile import options_of, units_of
 from attlas.planning.profiling import profile
 from attlas.planning.reading import needed
 
@@ -68,24 +66,17 @@ def flips_of(
     found = profile(lm, long, patterns, aims=(), seed=seed, progress=progress)
     options: tuple[Pattern, ...] = (Full(), *patterns)
     heads = found.effects.heads
-    lost = found.effects.loss.mean(0)
-    lost = torch.cat([torch.zeros(len(lost), 1, dtype=lost.dtype), lost], dim=1)
     length = max(text.tokens for text in found.effects.texts)
-    taken = seconds(found.costs, heads, patterns, length)
+    units = units_of(heads, together=together)
+    lost, taken = options_of(found.effects, found.costs, units, length)
     planned = [options.index(table.get((head.layer, head.head), Full())) for head in heads]
-    units = [(head.layer, head.kv_head if together else head.head) for head in heads]
-    unit_of = {unit: number for number, unit in enumerate(dict.fromkeys(units))}
-    which = torch.tensor([unit_of[unit] for unit in units])
-    lost, taken = (
-        torch.zeros(len(unit_of), len(options), dtype=lost.dtype).index_add(0, which, t) for t in (lost, taken)
-    )
     # What cannot have its pattern on these texts runs exactly, and loses nothing.
-    has = [planned[units.index(unit)] for unit in unit_of]
+    has = [planned[units.index(unit)] for unit in range(len(lost))]
     has = [option if math.isfinite(float(lost[unit, option])) else 0 for unit, option in enumerate(has)]
     budget = sum(float(lost[unit, option]) for unit, option in enumerate(has))
     chosen = cheapest(lost, taken, budget).options
     flipped, dearer = [], 0
-    for head, option, unit in zip(heads, planned, which.tolist(), strict=True):
+    for head, option, unit in zip(heads, planned, units, strict=True):
         here = chosen[unit]
         if here != option:
             flipped.append(Flip(head.layer, head.head, str(options[option]), str(options[here])))

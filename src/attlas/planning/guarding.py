@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -152,8 +153,7 @@ def variations(exact: AttentionMatrix, other: AttentionOperator, rows: Tensor) -
         From 0 to 1.
     """
     whole = _log_sums(exact, rows)
-    narrowed = isinstance(other, AttentionMatrix) and other.query is exact.query and other.key is exact.key
-    if narrowed and isinstance(other, AttentionMatrix):
+    if narrows(other, exact):
         return -torch.expm1((_log_sums(other, rows) - whole).clamp(max=0))
     other.prepare()
     reader, scores = other.reader(), Scores(exact, torch.float64)
@@ -169,6 +169,11 @@ def variations(exact: AttentionMatrix, other: AttentionOperator, rows: Tensor) -
         sums += passed_on.abs()
     # A row that sees nothing is all zeros under every pattern.
     return torch.where(whole > HIDDEN / 2, (sums / 2).clamp(max=1), 0.0)
+
+
+def narrows(other: AttentionOperator, exact: AttentionMatrix) -> TypeGuard[AttentionMatrix]:
+    """Tell whether a stand-in is the same scores with fewer keys."""
+    return isinstance(other, AttentionMatrix) and other.query is exact.query and other.key is exact.key
 
 
 def _log_sums(matrix: AttentionMatrix, rows: Tensor) -> Tensor:

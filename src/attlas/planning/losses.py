@@ -27,18 +27,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeGuard
 
 import torch
 from torch import Tensor
 
 from attlas.capture.attended import Attended
 from attlas.errors import NonFiniteError
-from attlas.matrix import AttentionMatrix, AttentionOperator
+from attlas.matrix import AttentionMatrix
 from attlas.matrix.logsumexp import attend
 from attlas.patterns import Pattern
 from attlas.patterns.keep_set import KeepSet
-from attlas.planning.guarding import variations
+from attlas.planning.guarding import narrows, variations
 
 SAMPLED_ROWS = 128
 """Rows in which total variation is measured where no closed form gives it."""
@@ -196,7 +195,7 @@ def losses(exact: Exact, pattern: Pattern) -> Mapping[str, Tensor]:
         dropped, output = kept_by(exact, pattern)
         return _of_kept(exact, dropped, output)
     instead = pattern.matrix(exact.matrix)
-    if _narrows(instead, exact.matrix):
+    if narrows(instead, exact.matrix):
         return _of_kept(exact, *streamed(exact, instead))
     none = torch.full((exact.heads,), torch.nan, dtype=torch.float64)
     found = dict.fromkeys(("dropped_mean", "dropped_p95", "dropped_worst", "bound"), none)
@@ -303,11 +302,6 @@ def diameter(value: Tensor, heads: int, *, origin: bool = False) -> Tensor:
     if origin:
         farthest = torch.maximum(farthest, centre.norm(dim=-1)[:, 0])
     return 2 * farthest.repeat_interleave(heads // len(farthest)).cpu()
-
-
-def _narrows(instead: AttentionOperator, exact: AttentionMatrix) -> TypeGuard[AttentionMatrix]:
-    """Tell whether a stand-in is the same scores with fewer keys."""
-    return isinstance(instead, AttentionMatrix) and instead.query is exact.query and instead.key is exact.key
 
 
 def _gives_nothing(matrix: AttentionMatrix, dropped: Tensor) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own short name
 from torch import Tensor
 
 from attlas._tables import Table
@@ -319,18 +320,19 @@ class _Choices:
         n = max(text.tokens for text in effects.texts) if length is None else length
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise ArgumentError(complaint("length", wanted="a whole number of tokens from 1", got=repr(length)))
-        self.nothing_cheaper = (
-            f"At {n:,} tokens no pattern is cheaper than exact attention, so all heads stay exact: read longer texts, "
-            "or choose for them, by a larger length."
-        )
+        self._n = n
         self._heads, self._patterns = effects.heads, effects.patterns
-        self._unit = _units(effects.heads, by)
-        added = effects.loss.mean(0)
-        none = torch.zeros(len(added), 1, dtype=torch.float64)
-        self._effects = self._summed(torch.cat([none, added], 1))
-        self._costs = self._summed(seconds(profile.costs, effects.heads, effects.patterns, n))
+        self._unit = units_of(effects.heads, together=by == "kv_head")
+        self._effects, self._costs = options_of(effects, profile.costs, self._unit, n)
         self.exact = float(self._costs[:, 0].sum())
         self.lowest = least(self._effects, self._costs, -math.inf).cost
+
+    @property
+    def nothing_cheaper(self) -> str:
+        return (
+            f"At {self._n:,} tokens no pattern is cheaper than exact attention, so all heads stay exact: read longer "
+            "texts, or choose for them, by a larger length."
+        )
 
     def cheapest(self, budget: float) -> Choice:
         return cheapest(self._effects, self._costs, budget)
@@ -348,17 +350,23 @@ class _Choices:
         full = options.count(0) / len(options)
         return Chosen(patterns, choice.effect, rise, choice.cost / self.exact, full, tuple(notes))
 
-    def _summed(self, table: Tensor) -> Tensor:
-        """Sum heads to units; what one of them cannot have, none can."""
-        total = torch.zeros(max(self._unit) + 1, table.shape[1], dtype=torch.float64)
-        return total.index_add(0, torch.tensor(self._unit), table)
 
-
-def _units(heads: Sequence[Head], by: By) -> list[int]:
-    """Return which unit each head belongs to."""
-    keys = [(head.layer, head.head if by == "head" else head.kv_head) for head in heads]
+def units_of(heads: Sequence[Head], *, together: bool) -> list[int]:
+    """Return which unit each head belongs to: one of its own, or `together` that of all which share its keys."""
+    keys = [(head.layer, head.kv_head if together else head.head) for head in heads]
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     return [numbers[key] for key in keys]
+
+
+def options_of(effects: Effects, costs: CostModel, units: Sequence[int], n: int) -> tuple[Tensor, Tensor]:
+    """Return what each unit loses and takes at `n` tokens, exactly and by each pattern: (unit, 1 + pattern) both.
+
+    What one head of a unit cannot have, none can: NaN.
+    """
+    lost = F.pad(effects.loss.mean(0), (1, 0))
+    none = torch.zeros(max(units) + 1, lost.shape[1], dtype=torch.float64)
+    taken = seconds(costs, effects.heads, effects.patterns, n)
+    return none.index_add(0, torch.tensor(units), lost), none.index_add(0, torch.tensor(units), taken)
 
 
 def seconds(costs: CostModel, heads: Sequence[Head], patterns: Sequence[Pattern], n: int) -> Tensor:

@@ -200,9 +200,7 @@ def _of_layer(
     exact = Exact.of(attended, text.terms, seed)
     table = no_effects(exact.heads, columns)
     for column, pattern in enumerate(patterns):
-        try:
-            pattern.check(exact.matrix)
-        except ArgumentError:
+        if not pattern.fits(exact.matrix):
             # These heads cannot have it: they stay NaN, and so exact.
             continue
         for name, values in losses(exact, pattern).items():

@@ -162,7 +162,7 @@ def scaling(
         query = torch.randn(1, heads, length, dim, generator=random)
         key, value = (torch.randn(1, kv_heads, length, dim, generator=random) for _ in range(2))
         exact = AttentionMatrix(query, key, causal=True)
-        runnable = [one for one in (Full(), *chosen) if _fits(one, exact)]
+        runnable = [one for one in (Full(), *chosen) if one.fits(exact)]
         taken: dict[Pattern, list[float]] = {one: [] for one in runnable}
         for turn in range(rounds + 1):
             for one in runnable:
@@ -200,11 +200,3 @@ def variants() -> list[Pattern]:
         VerticalSlash(64, 64),
         Linear("elu"),
     ]
-
-
-def _fits(pattern: Pattern, exact: AttentionMatrix) -> bool:
-    try:
-        pattern.check(exact)
-    except ArgumentError:
-        return False
-    return True
