@@ -72,7 +72,7 @@ class Sizes:
 TINY = Sizes(
     trained=0, tested=1, read=80, long=80, timed=(48,), needles=Grid(lengths=(160,), depths=(0.5,), each=1), generated=2
 )
-ERROR = 0.01
+ERROR = 0.006
 RECKONED = 4096
 """Of how many tokens the plan's costs are reckoned."""
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from attlas.capture.asked import Asked, Asking, Replaced
@@ -64,7 +65,9 @@ class Replacement(Witness):
         except AttlasError as error:
             self.miss(place.label, str(error))
             return None
-        return self.compute(place, asked)
+        # What listens for attention has heard this call, and need not be asked about each of its small operations.
+        with torch._C.DisableTorchFunction():
+            return self.compute(place, asked)
 
     def heard(self, module: nn.Module | None, call: Call) -> None:
         """Nothing is to be done: it takes part before a call is computed, not after."""

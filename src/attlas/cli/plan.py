@@ -44,6 +44,15 @@ def make_plan(
             "--length", help="Reckon costs for texts of so many tokens; those of the profile by default.", min=1
         ),
     ] = None,
+    worth: Annotated[
+        float | None,
+        typer.Option(
+            "--worth",
+            help="Leave a head exact unless a pattern takes no more than this share of its time.",
+            metavar="SHARE",
+            show_default="0.5: half",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the plan.", metavar="FILE.json")] = Path(
         NAME
     ),
@@ -72,13 +81,14 @@ def make_plan(
         raise ArgumentError(complaint("--error, --cost", wanted="one of the two", got=got))
     if by not in UNITS:
         raise ArgumentError(complaint("--by", wanted=" or ".join(UNITS), got=repr(by)))
-    for option, share in (("--error", error), ("--cost", cost)):
+    for option, share in (("--error", error), ("--cost", cost), ("--worth", worth)):
         if share is not None and not 0 <= share < math.inf:
             raise ArgumentError(complaint(option, wanted="a share from 0, such as 0.01 for 1 %", got=share))
     from attlas.planning.profile_file import open_profile
 
     found = open_profile(profile)
     options: dict[str, Any] = {"cost": cost, "by": UNITS[by], "length": length}
+    options |= {} if worth is None else {"worth": worth}
     chosen = found.choose(error, **options)
     plan = found.plan_of(chosen, {"error": error, **options})
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -70,7 +70,8 @@ def take_heads(tensor: Tensor, batch: Indices, head: Indices) -> Tensor:
         if isinstance(indices, slice):
             tensor = tensor.narrow(axis, indices.start, indices.stop - indices.start)
         else:
-            tensor = tensor.index_select(axis, indices.to(tensor.device))
+            # `index_select` would copy all of a tensor whose heads lie side by side in memory, as projections leave it.
+            tensor = torch.cat([tensor.narrow(axis, index, 1) for index in indices.tolist()], axis)
     return tensor
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -362,15 +362,9 @@ def _in_order(parts: Sequence[tuple[Sequence[int], Tensor]]) -> Tensor:
     """Join what was computed for some heads each, along their axis (the second), in the order of all heads."""
     if len(parts) == 1 and list(parts[0][0]) == sorted(parts[0][0]):
         return parts[0][1]
-    whole = torch.cat([output for _, output in parts], dim=1)
-    back = _back(tuple(number for numbers, _ in parts for number in numbers), whole.device)
-    return whole if back is None else whole.index_select(1, back)
-
-
-@lru_cache(maxsize=256)
-def _back(order: tuple[int, ...], device: torch.device) -> Tensor | None:
-    """Return the indices that put an order right; None where it is."""
-    return None if list(order) == sorted(order) else torch.tensor(order).argsort().to(device)
+    alone = {number: output.narrow(1, place, 1) for numbers, output in parts for place, number in enumerate(numbers)}
+    # Heads side by side in memory are what the projection after them wants.
+    return torch.cat([alone[number].transpose(1, 2) for number in sorted(alone)], dim=2).transpose(1, 2)
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -30,6 +30,9 @@ from attlas.results import Provenance
 By = Literal["head", "kv_head"]
 """What gets a pattern of its own: every head, or all heads that share keys and values."""
 
+WORTH = 0.5
+"""A pattern that takes a larger share than this of what exact attention takes is not worth what it loses."""
+
 
 @dataclass(frozen=True)
 class Check:
@@ -160,7 +163,13 @@ class Profile(Table):
         return Curve.through((check.predicted, check.rise) for check in self.checks)
 
     def plan(
-        self, error: float | None = None, *, cost: float | None = None, by: By = "head", length: int | None = None
+        self,
+        error: float | None = None,
+        *,
+        cost: float | None = None,
+        by: By = "head",
+        length: int | None = None,
+        worth: float = WORTH,
     ) -> Plan:
         """Return the plan that is cheapest within an error, or loses least within a cost.
 
@@ -174,6 +183,10 @@ class Profile(Table):
             Whether each head has a pattern of its own, or heads that share keys and values have one together.
         length : int, optional
             Of how many tokens costs are reckoned; the longest text that was read, by default.
+        worth : float
+            The largest share of a head's exact time that a pattern may take to be chosen. What a pattern saves that is
+            hardly cheaper is soon less than what the prediction of its time is off by, and it loses something for sure;
+            with 1, whatever saves anything is chosen.
 
         Returns
         -------
@@ -186,14 +199,20 @@ class Profile(Table):
         ArgumentError
             Not one of `error` and `cost` is given, or one is no such share.
         """
-        chosen = self.choose(error, cost=cost, by=by, length=length)
-        return self.plan_of(chosen, {"error": error, "cost": cost, "by": by, "length": length})
+        chosen = self.choose(error, cost=cost, by=by, length=length, worth=worth)
+        return self.plan_of(chosen, {"error": error, "cost": cost, "by": by, "length": length, "worth": worth})
 
     def choose(
-        self, error: float | None = None, *, cost: float | None = None, by: By = "head", length: int | None = None
+        self,
+        error: float | None = None,
+        *,
+        cost: float | None = None,
+        by: By = "head",
+        length: int | None = None,
+        worth: float = WORTH,
     ) -> Chosen:
         """Return what `plan` would hold."""
-        table = _Choices(self, by, length)
+        table = _Choices(self, by, length, _share("worth", worth))
         if (error is None) == (cost is None):
             raise ArgumentError(
                 complaint("error, cost", wanted="one of the two", got="neither" if error is None else "both")
@@ -205,7 +224,7 @@ class Profile(Table):
 
     def within(self, predicted: float) -> Chosen:
         """Return the cheapest choice of which no more than `predicted` nats are predicted, measured or not."""
-        table = _Choices(self, "head", None)
+        table = _Choices(self, "head", None, 1.0)
         found = table.cheapest(predicted)
         return table.chosen(found, self.curve.rise(found.effect), ())
 
@@ -313,24 +332,29 @@ class Profile(Table):
 class _Choices:
     """The options of all units: exact attention, and then the patterns."""
 
-    def __init__(self, profile: Profile, by: By, length: int | None) -> None:
+    def __init__(self, profile: Profile, by: By, length: int | None, worth: float) -> None:
         if by not in ("head", "kv_head"):
             raise ArgumentError(complaint("by", wanted='"head" or "kv_head"', got=repr(by)))
         effects = profile.effects
         n = max(text.tokens for text in effects.texts) if length is None else length
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise ArgumentError(complaint("length", wanted="a whole number of tokens from 1", got=repr(length)))
-        self._n = n
+        self._n, self._worth = n, worth
         self._heads, self._patterns = effects.heads, effects.patterns
         self._unit = units_of(effects.heads, together=by == "kv_head")
-        self._effects, self._costs = options_of(effects, profile.costs, self._unit, n)
+        lost, self._costs = options_of(effects, profile.costs, self._unit, n)
+        exact = self._costs[:, :1]
+        # What is not chosen is what cannot be had; exact attention always can.
+        self._effects = torch.where((self._costs <= worth * exact), lost, math.nan)
+        self._effects[:, 0] = lost[:, 0]
         self.exact = float(self._costs[:, 0].sum())
         self.lowest = least(self._effects, self._costs, -math.inf).cost
 
     @property
     def nothing_cheaper(self) -> str:
+        limit = "is cheaper than" if self._worth >= 1 else f"takes at most {_percent(self._worth)} of"
         return (
-            f"At {self._n:,} tokens no pattern is cheaper than exact attention, so all heads stay exact: read longer "
+            f"At {self._n:,} tokens no pattern {limit} exact attention, so all heads stay exact: read longer "
             "texts, or choose for them, by a larger length."
         )
 

@@ -70,6 +70,7 @@ def test_bad_input_is_refused(profiled: Path, tmp_path: Path) -> None:
         ((profiled, "--error", -1, *out), "--error: wanted a share from 0"),
         ((profiled, "--cost", "nan", *out), "--cost: wanted a share from 0"),
         ((profiled, "--error", 0.1, "--out", tmp_path / "plan.parquet"), "--out: wanted a .json file"),
+        ((profiled, "--error", 0.1, "--worth", -1, *out), "--worth: wanted a share from 0"),
         ((profiled, "--error", 0.1, "--by", "layer", *out), "--by: wanted head or kv-head, got 'layer'"),
     ):
         error = refused(*arguments)
@@ -84,11 +85,13 @@ def test_that_nothing_is_cheaper_is_said(profiled: Path, tmp_path: Path) -> None
     out = tmp_path / "new" / "plan.json"
     # A window of 16 keys costs no less than all of a text of one token.
     said = " ".join(run(profiled, "--error", 9, "--length", 1, "--out", out).split())
-    assert "note: At 1 tokens no pattern is cheaper than exact attention" in said
+    assert "note: At 1 tokens no pattern takes at most 50 % of exact attention" in said
     assert not open_plan(out).kinds
     far = json.loads(run(profiled, "--cost", 0.9, "--length", 1_000_000, "--out", out, "--json"))
-    assert not [note for note in far["notes"] if "cheaper than exact" in note]
+    assert not [note for note in far["notes"] if "of exact attention" in note]
     assert far["full"] < 1
+    never = json.loads(run(profiled, "--cost", 0.9, "--length", 1_000_000, "--worth", 0, "--out", out, "--json"))
+    assert never["full"] == 1
 
 
 def test_what_is_not_known_is_not_said(profiled: Path, tmp_path: Path) -> None:

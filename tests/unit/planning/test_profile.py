@@ -151,6 +151,28 @@ def test_costs_depend_on_the_length() -> None:
     assert not found.choose(error=0.05, length=64).patterns
 
 
+def test_what_is_hardly_cheaper_is_not_worth_it() -> None:
+    lost = torch.full((2, 8, 2), 1e-6)
+    lost[..., 0] = torch.nan
+    # Only the wide window is possible, and takes a quarter of the last row's time.
+    found = made(lost, checked((1.0, 1.0)))
+    share = found.choose(cost=0.0, worth=1).cost
+    assert 0.25 < share < 0.3
+    assert found.choose(cost=0.0, worth=share).cost == share
+    for options in ({"cost": 0.0}, {"error": 0.5}):
+        chosen = found.choose(**options, worth=0.2)
+        assert not chosen.patterns
+        assert chosen.cost == 1
+        assert "takes at most 20 % of exact attention" in chosen.notes[0]
+    assert found.plan(error=0.5, worth=0.3).provenance.settings["worth"] == 0.3
+
+
+def test_what_is_worth_it_is_asked_of_heads_that_share_keys_together() -> None:
+    found = made(torch.full((2, 8, 2), 1e-6), checked((1.0, 1.0)))
+    for by in ("head", "kv_head"):
+        assert set(found.choose(error=0.5, by=by, worth=0.1).patterns.values()) == {NARROW}
+
+
 def test_a_head_with_a_window_of_its_own_costs_no_more_than_that() -> None:
     plain, windowed = made(), made(window=64)
     with_window = seconds(windowed.costs, windowed.effects.heads, (NARROW, WIDE), N)
@@ -180,6 +202,7 @@ def test_the_plan_knows_what_it_is_of() -> None:
         ({"error": math.nan}, "error: wanted a share from 0"),
         ({"error": True}, "error: wanted a share from 0"),
         ({"cost": "half"}, "cost: wanted a share from 0"),
+        ({"error": 0.1, "worth": -1}, "worth: wanted a share from 0"),
         ({"error": 0.1, "by": "layer"}, 'by: wanted "head" or "kv_head"'),
         ({"error": 0.1, "length": 0}, "length: wanted a whole number of tokens from 1"),
     ],

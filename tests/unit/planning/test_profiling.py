@@ -97,7 +97,8 @@ def test_every_number_is_that_of_dense_attention(dense: list[tuple[Tensor, Tenso
 def test_the_head_that_looks_far_back_stays_exact() -> None:
     lm = far_looking()
     found = profile(lm, [periodic(200, seed) for seed in range(3)], [SlidingWindow(8, sinks=1), SlidingWindow(100)])
-    chosen = found.choose(error=0.01)
+    # At so few tokens a window saves little.
+    chosen = found.choose(error=0.01, worth=1)
     assert chosen.patterns[0, NEAR] == SlidingWindow(8, sinks=1)
     assert chosen.patterns.get((0, FAR)) != SlidingWindow(8, sinks=1)
     lost = found.effects.mean("dropped_mean")
@@ -106,7 +107,7 @@ def test_the_head_that_looks_far_back_stays_exact() -> None:
     # Together in one group, what one head needs holds for both.
     assert found.effects.heads[FAR].kv_head != found.effects.heads[NEAR].kv_head
     only = profile(lm, [periodic(200)], [SlidingWindow(8)])
-    assert only.choose(error=0.01).patterns == {(0, NEAR): SlidingWindow(8)}
+    assert only.choose(error=0.01, worth=1).patterns == {(0, NEAR): SlidingWindow(8)}
 
 
 def pairs_cost(*_: Any, **__: Any) -> CostModel:
