@@ -50,7 +50,7 @@ def make_plan(
             "--worth",
             help="Leave a head exact unless a pattern takes no more than this share of its time.",
             metavar="SHARE",
-            show_default="0.5: half",
+            show_default="0.6",
         ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the plan.", metavar="FILE.json")] = Path(

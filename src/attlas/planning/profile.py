@@ -30,7 +30,7 @@ from attlas.results import Provenance
 By = Literal["head", "kv_head"]
 """What gets a pattern of its own: every head, or all heads that share keys and values."""
 
-WORTH = 0.5
+WORTH = 0.6
 """A pattern that takes a larger share than this of what exact attention takes is not worth what it loses."""
 
 

@@ -94,7 +94,7 @@ def test_patterns_that_no_head_can_have_are_named(long_reader: Path, texts: list
     assert "note: no head of this model can have low rank: rank 4" in run(*arguments)
     [none, nothing] = json.loads(run(*arguments, "--json"))["notes"]
     assert none.startswith("no head of this model can have low rank")
-    assert "no pattern takes at most 50 % of exact attention" in nothing
+    assert "no pattern takes at most 60 % of exact attention" in nothing
 
 
 def test_a_window_wider_than_the_text_is_refused(long_reader: Path, texts: list[Path], tmp_path: Path) -> None:
