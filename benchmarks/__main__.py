@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import explaining, linear, matrix, model, patterns, plans, projections, roles, stock
+from benchmarks import explaining, linear, matrix, model, patterns, plans, projections, roles, stock, training
 from benchmarks.measuring import HEADER, Row, Sheet, machine, put
 
 README, REFERENCE = Path("README.md"), Path("docs/reference/benchmarks.md")
@@ -30,6 +30,7 @@ TABLES = {
     "linear": Table(("linear",)),
     "plans": Table(("plans",)),
     "stock": Table(("stock",)),
+    "training": Table(("training",)),
 }
 PARTS = [part for table in TABLES.values() for part in table.parts]
 
@@ -111,6 +112,8 @@ def measured(part: str, rounds: int, *, tiny: bool, needles: int) -> Iterator[Ro
         yield from plans.rows(rounds, tiny=tiny, needles=needles)
     if part == "stock":
         yield from stock.rows(max(2, rounds // 2), tiny=tiny)
+    if part == "training":
+        yield from training.rows(rounds, tiny=tiny)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from attlas import nn as nn
     from attlas import patterns as patterns
     from attlas.capture import Capture as Capture
     from attlas.capture import LanguageModel as LanguageModel
@@ -64,6 +65,7 @@ _HOMES = {
     "faithfulness": "attlas.explain.faithfulness",
     "HeadTable": "attlas.heads",
     "heads": "attlas.heads",
+    "nn": "attlas.nn",
     "patterns": "attlas.patterns",
     "Evaluation": "attlas.planning.evaluation",
     "Plan": "attlas.planning",

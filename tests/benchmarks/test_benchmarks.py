@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
         pytest.param("linear", 5, marks=pytest.mark.bundled),
         pytest.param("plans", 12, marks=pytest.mark.bundled),
         ("stock", 3),
+        ("training", 4),
     ],
 )
 def test_benchmarks_run_and_print_a_table(part, rows):
