@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
@@ -107,7 +108,7 @@ def tell(history: History) -> None:
 def draw(history: History, before: list[Tensor], after: list[Tensor]) -> None:
     """Draw the loss, both scores of all heads, and both heads' matrices before and after."""
     heads = [int(history.previous[-1][0].argmax()), int(history.induction[-1][1].argmax())]
-    rows = [["loss", *(f"{what} {row}" for what in ("score", "before", "after"))] for row in range(2)]
+    rows: list[Any] = [["loss", *(f"{what} {row}" for what in ("score", "before", "after"))] for row in range(2)]
     figure, places = plt.subplot_mosaic(rows, figsize=(15, 7), layout="constrained")
     places["loss"].plot(history.steps, history.losses, color="black")
     places["loss"].set(title="loss of the tokens that can be known", xlabel="step", ylabel="nats", ylim=(0, None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, Self
 
 import torch
@@ -252,10 +253,10 @@ class MultiHeadAttention(nn.Module):
                 return self._fused(q, k, v, None, dropped, causal=True)
         if plain and (dropped or hidden.dense):
             return self._fused(q, k, v, hidden.together(causal=causal), dropped, causal=False)
-        return self._by_pattern(q, k, v, hidden, causal=causal)
+        # What is checked there depends on numbers, so a compiled model runs it as it is.
+        run: Callable[..., Tensor] = torch.compiler.disable(self._by_pattern)
+        return run(q, k, v, hidden, causal=causal)
 
-    # What is checked there depends on numbers, so a compiled model runs it as it is.
-    @torch.compiler.disable
     def _by_pattern(self, q: Tensor, k: Tensor, v: Tensor, hidden: _Hidden, *, causal: bool) -> Tensor:
         return self.pattern.attend(self._matrix(q, k, hidden, causal=causal), v)
 

@@ -45,7 +45,7 @@ def test_its_matrices_are_those_that_it_computes_with() -> None:
     assert float(second.to_dense()[..., far].abs().max()) == 0
     assert float(first.to_dense()[..., far].max()) > 0
     # What the first layer adds to the stream, from its matrix.
-    layer = model.layers[0]
+    layer: Any = model.layers[0]
     states = model.embedding(tokens())
     value = layer.attention.v_proj(layer.norm(states)).unflatten(2, (4, -1)).transpose(1, 2)
     passed = layer.attention.o_proj((first.to_dense() @ value).transpose(1, 2).flatten(2))
