@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal, Self
 
 import torch
@@ -254,7 +253,7 @@ class MultiHeadAttention(nn.Module):
         if plain and (dropped or hidden.dense):
             return self._fused(q, k, v, hidden.together(causal=causal), dropped, causal=False)
         # What is checked there depends on numbers, so a compiled model runs it as it is.
-        run: Callable[..., Tensor] = torch.compiler.disable(self._by_pattern)
+        run: Any = torch.compiler.disable(self._by_pattern)
         return run(q, k, v, hidden, causal=causal)
 
     def _by_pattern(self, q: Tensor, k: Tensor, v: Tensor, hidden: _Hidden, *, causal: bool) -> Tensor:

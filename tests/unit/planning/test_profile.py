@@ -159,7 +159,8 @@ def test_what_is_hardly_cheaper_is_not_worth_it() -> None:
     share = found.choose(cost=0.0, worth=1).cost
     assert 0.25 < share < 0.3
     assert found.choose(cost=0.0, worth=share).cost == share
-    for options in ({"cost": 0.0, "worth": 0.2}, {"error": 0.5, "worth": 0.2}):
+    cases: list[dict[str, Any]] = [{"cost": 0.0, "worth": 0.2}, {"error": 0.5, "worth": 0.2}]
+    for options in cases:
         chosen = found.choose(**options)
         assert not chosen.patterns
         assert chosen.cost == 1
