@@ -53,7 +53,7 @@ def rows(rounds: int, *, tiny: bool) -> Iterator[Row]:
                 name,
                 ratio.reached(),
                 f"≤ {AIM:.2f}",
-                f"{ratio.detail()}; {len(x)} texts, width {WIDTH}, {HEADS} heads",
+                f"{ratio.detail()}; {len(x)} × {length:,} tokens, width {WIDTH}, {HEADS} heads",
             )
 
 
