@@ -90,7 +90,7 @@ def make_plan(
     options: dict[str, Any] = {"cost": cost, "by": UNITS[by], "length": length}
     options |= {} if worth is None else {"worth": worth}
     chosen = found.choose(error, **options)
-    plan = found.plan_of(chosen, {"error": error, **options})
+    plan = found.plan_of(chosen)
     out.parent.mkdir(parents=True, exist_ok=True)
     plan.save(out)
     notes = list(chosen.notes)

@@ -106,15 +106,15 @@ class MultiHeadAttention(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.d_model, self.heads = _size("d_model", d_model), _size("heads", heads)
-        self.kv_heads = self.heads if kv_heads is None else _size("kv_heads", kv_heads)
+        self.d_model, self.heads = whole("d_model", d_model), whole("heads", heads)
+        self.kv_heads = self.heads if kv_heads is None else whole("kv_heads", kv_heads)
         if self.heads % self.kv_heads:
             raise ArgumentError(complaint("kv_heads", wanted=f"a divisor of heads = {heads}", got=kv_heads))
         if dim is None and d_model % heads:
             raise ArgumentError(
                 complaint("heads", wanted=f"a divisor of d_model = {d_model}", got=heads, way_out="or give dim")
             )
-        self.dim = d_model // heads if dim is None else _size("dim", dim)
+        self.dim = d_model // heads if dim is None else whole("dim", dim)
         _check_choices(self, position, rotary_base, dropout, pattern)
         self.position, self.rotary_base, self.causal = position, float(rotary_base), bool(causal)
         self.dropout, self.pattern = float(dropout), pattern
@@ -253,7 +253,7 @@ class MultiHeadAttention(nn.Module):
         if plain and (dropped or hidden.dense):
             return self._fused(q, k, v, hidden.together(causal=causal), dropped, causal=False)
         # What is checked there depends on numbers, so a compiled model runs it as it is.
-        run: Any = torch.compiler.disable(self._by_pattern)
+        run: Any = torch.compiler.disable(self._by_pattern) if torch.compiler.is_compiling() else self._by_pattern
         return run(q, k, v, hidden, causal=causal)
 
     def _by_pattern(self, q: Tensor, k: Tensor, v: Tensor, hidden: _Hidden, *, causal: bool) -> Tensor:
@@ -327,9 +327,10 @@ class _Hidden:
         return self.bias.masked_fill(~seen, -torch.inf)
 
 
-def _size(name: str, given: object) -> int:
-    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
-        raise ArgumentError(complaint(name, wanted="a whole number from 1", got=repr(given)))
+def whole(name: str, given: object, least: int = 1) -> int:
+    """Return a size, or refuse what is none."""
+    if isinstance(given, bool) or not isinstance(given, int) or given < least:
+        raise ArgumentError(complaint(name, wanted=f"a whole number from {least}", got=repr(given)))
     return given
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from attlas.errors import ArgumentError, complaint
 from attlas.matrix import AttentionOperator
-from attlas.nn.attention import MultiHeadAttention
+from attlas.nn.attention import MultiHeadAttention, whole
 from attlas.nn.cache import KeyValueCache
 from attlas.patterns import Full, Pattern
 
@@ -72,13 +72,12 @@ class Decoder(nn.Module):
         **choices: Any,
     ) -> None:
         super().__init__()
-        for name, size, least in (("vocabulary", vocabulary, 1), ("layers", layers, 1), ("hidden", hidden, 0)):
-            if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < least):
-                raise ArgumentError(complaint(name, wanted=f"a whole number from {least}", got=repr(size)))
+        whole("vocabulary", vocabulary)
+        whole("layers", layers)
         each = [patterns] * layers if isinstance(patterns, Pattern) else list(patterns)
         if len(each) != layers:
             raise ArgumentError(complaint("patterns", wanted=f"one, or one for each of {layers} layers", got=len(each)))
-        width = 4 * d_model if hidden is None else hidden
+        width = 4 * d_model if hidden is None else whole("hidden", hidden, 0)
         self.embedding = nn.Embedding(vocabulary, d_model)
         nn.init.normal_(self.embedding.weight, std=d_model**-0.5)
         self.layers = nn.ModuleList(_Layer(d_model, heads, width, pattern, choices) for pattern in each)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -90,6 +90,8 @@ class Chosen:
         The share of heads that stay exact.
     notes : tuple of str
         What must be known of it.
+    settings : mapping
+        What it was chosen by: error or cost, units, length and worth.
     """
 
     patterns: Mapping[tuple[int, int], Pattern]
@@ -98,6 +100,7 @@ class Chosen:
     cost: float
     full: float
     notes: tuple[str, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def error(self) -> float | None:
@@ -199,8 +202,7 @@ class Profile(Table):
         ArgumentError
             Not one of `error` and `cost` is given, or one is no such share.
         """
-        chosen = self.choose(error, cost=cost, by=by, length=length, worth=worth)
-        return self.plan_of(chosen, {"error": error, "cost": cost, "by": by, "length": length, "worth": worth})
+        return self.plan_of(self.choose(error, cost=cost, by=by, length=length, worth=worth))
 
     def choose(
         self,
@@ -219,8 +221,11 @@ class Profile(Table):
             )
         share = _share("cost", cost) if error is None else _share("error", error)
         if table.lowest >= table.exact:
-            return table.chosen(table.least(1.0), 0.0, [table.nothing_cheaper])
-        return self._within_cost(table, share) if error is None else self._within_error(table, share)
+            chosen = table.chosen(table.least(1.0), 0.0, [table.nothing_cheaper])
+        else:
+            chosen = self._within_cost(table, share) if error is None else self._within_error(table, share)
+        settings = {"error": error, "cost": cost, "by": by, "length": length, "worth": worth}
+        return replace(chosen, settings=settings)
 
     def within(self, predicted: float) -> Chosen:
         """Return the cheapest choice of which no more than `predicted` nats are predicted, measured or not."""
@@ -228,7 +233,7 @@ class Profile(Table):
         found = table.cheapest(predicted)
         return table.chosen(found, self.curve.rise(found.effect), ())
 
-    def plan_of(self, chosen: Chosen, settings: Mapping[str, Any] | None = None) -> Plan:
+    def plan_of(self, chosen: Chosen) -> Plan:
         """Return a choice as a plan that can be run and kept."""
         expected = {
             "cost": Expected(chosen.cost, f"share of exact attention's time, by what was timed: {self.costs.machine}"),
@@ -237,7 +242,7 @@ class Profile(Table):
         if chosen.error is not None:
             meaning = "share by which perplexity rises on texts like those that it was made from"
             expected["error"] = Expected(chosen.error, meaning)
-        made = {**self.provenance.settings, **(settings or {}), "notes": list(chosen.notes)}
+        made = {**self.provenance.settings, **chosen.settings, "notes": list(chosen.notes)}
         provenance = replace(self.provenance, settings=made)
         return Plan(
             subject=self.subject,

@@ -86,7 +86,11 @@ def test_that_nothing_is_cheaper_is_said(profiled: Path, tmp_path: Path) -> None
     # A window of 16 keys costs no less than all of a text of one token.
     said = " ".join(run(profiled, "--error", 9, "--length", 1, "--out", out).split())
     assert "note: At 1 tokens no pattern takes at most 60 % of exact attention" in said
-    assert not open_plan(out).kinds
+    plan = open_plan(out)
+    assert not plan.kinds
+    # What was chosen by is kept, what nobody gave too.
+    settings = plan.provenance.settings
+    assert (settings["error"], settings["length"], settings["worth"]) == (9, 1, 0.6)
     far = json.loads(run(profiled, "--cost", 0.9, "--length", 1_000_000, "--out", out, "--json"))
     assert not [note for note in far["notes"] if "of exact attention" in note]
     assert far["full"] < 1
