@@ -11,6 +11,7 @@ from torch import Tensor
 
 from attlas.capture.formulas import FormulaMask
 from attlas.capture.holding import gap_of
+from attlas.capture.kept import KeptMask
 from attlas.capture.visibility import MaskMemory, Reading, Rule, TopLeft, relative_table
 from attlas.errors import UnsupportedModelError
 from attlas.matrix import AttentionMatrix, RelativeBias
@@ -265,6 +266,8 @@ def rules_of_heads(
     chosen = list(heads)
     if isinstance(rule.mask, Tensor) and rule.mask.shape[1] > 1:
         rule = replace(rule, mask=rule.mask[:, chosen])
+    elif isinstance(rule.mask, KeptMask):
+        rule = replace(rule, mask=rule.mask.of_heads(chosen))
     if isinstance(bias, RelativeBias):
         bias = RelativeBias(bias.table[chosen] if bias.table.shape[0] > 1 else bias.table, bias.lowest)
     elif bias is not None and bias.shape[1] > 1:

@@ -1,4 +1,4 @@
-"""Hears attention outside of transformers' interface: PyTorch's own attention functions, in any module.
+"""Hears attention outside of transformers' interface: PyTorch's own functions, and patterns, in any module.
 
 `scaled_dot_product_attention` and `torch.nn.MultiheadAttention` are heard by a function mode, which sees each call of a
 PyTorch function on this thread. While one is active, PyTorch does not take the native fast path of
@@ -35,9 +35,13 @@ from attlas.capture.interface import (
     scored,
 )
 from attlas.capture.kernels import KernelWatch
+from attlas.capture.patterned import call_of, rescored
 from attlas.capture.probe import shadow, shadow_dtype
 from attlas.capture.visibility import MaskMemory
 from attlas.errors import UnsupportedModelError
+from attlas.matrix import AttentionMatrix
+from attlas.patterns import Pattern
+from attlas.patterns.pattern import attend
 
 _SOFTMAX = (torch.softmax, F.softmax, Tensor.softmax)
 _MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
@@ -57,6 +61,8 @@ class AttentionMode(TorchFunctionMode):
             return _fused(func, args, kwargs)
         if func is F.multi_head_attention_forward:
             return _multi_head(func, args, kwargs)
+        if func is attend:
+            return _by_pattern(*args)
         result = func(*args, **kwargs)
         if func in _SOFTMAX and isinstance(result, Tensor) and result.dim() >= 4:
             for one in dict.fromkeys([*listeners(), *changers()]):
@@ -147,6 +153,29 @@ def _multi_head(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
                 else:
                     listener.heard(None, call)
     return after
+
+
+def _by_pattern(pattern: Pattern, exact: AttentionMatrix, value: Tensor) -> Tensor:
+    hearing, changing = _concerned()
+    changes = [changer.change(None) for changer in changing]
+    with all_deaf([*hearing, *changing]):
+        if changes:
+            exact, value = rescored(exact, value, changes)
+            computed(changes, Asking(_not_instead, _not_disproved))
+        output = pattern.attend(exact, value)
+        with torch.no_grad():
+            for listener in hearing:
+                try:
+                    call = call_of(pattern, exact, value, output)
+                except UnsupportedModelError as error:
+                    listener.refused(None, str(error))
+                else:
+                    listener.heard(None, call)
+    return changed(changes, output)
+
+
+def _not_instead(masks: MaskMemory) -> Asked:
+    raise UnsupportedModelError("it runs a pattern of its own, or adds biases of its own, in whose place no other runs")
 
 
 def _not_by_head(masks: MaskMemory) -> Asked:

@@ -138,8 +138,8 @@ def capture(
     Parameters
     ----------
     model : torch.nn.Module
-        Any module whose attention runs through transformers' attention interface, `scaled_dot_product_attention` or
-        `torch.nn.MultiheadAttention`.
+        Any module whose attention runs through transformers' attention interface, `scaled_dot_product_attention`,
+        `torch.nn.MultiheadAttention` or `attlas.nn`.
     layers : sequence of int or str, optional
         Which attention modules to keep, by number in the order of their first call, or by name; all by default.
     heads : sequence of int, optional

@@ -12,8 +12,10 @@ from attlas.errors import ArgumentError, complaint
 from attlas.matrix import AttentionMatrix, AttentionOperator
 from attlas.matrix.bias import ALiBi
 from attlas.nn.cache import KeyValueCache
+from attlas.nn.exporting import dense_mask
 from attlas.nn.rotary import BASE, rotated
 from attlas.patterns import Full, Pattern
+from attlas.patterns.pattern import attend
 
 Position = Literal["rotary", "alibi"]
 """How a layer knows where tokens are: by turning queries and keys, or by what is taken from scores."""
@@ -250,6 +252,8 @@ class MultiHeadAttention(nn.Module):
             # The kernel's causal rule begins at the first key, so it is the rule here where there is a query for each.
             if q.shape[2] == k.shape[2]:
                 return self._fused(q, k, v, None, dropped, causal=True)
+        if torch.compiler.is_exporting():
+            return self._exported(q, k, v, hidden, dropped, causal=causal)
         if plain and (dropped or hidden.dense):
             return self._fused(q, k, v, hidden.together(causal=causal), dropped, causal=False)
         # What is checked there depends on numbers, so a compiled model runs it as it is.
@@ -257,19 +261,27 @@ class MultiHeadAttention(nn.Module):
         return run(q, k, v, hidden, causal=causal)
 
     def _by_pattern(self, q: Tensor, k: Tensor, v: Tensor, hidden: _Hidden, *, causal: bool) -> Tensor:
-        return self.pattern.attend(self._matrix(q, k, hidden, causal=causal), v)
+        return attend(self.pattern, self._matrix(q, k, hidden, causal=causal), v)
+
+    def _exported(self, q: Tensor, k: Tensor, v: Tensor, hidden: _Hidden, dropped: float, *, causal: bool) -> Tensor:
+        seen, added = dense_mask(self.pattern, q, k, hidden.seen, self._bias(hidden), causal=causal)
+        attended = self._fused(q, k, v, seen if added is None else added, dropped, causal=False)
+        # A row that sees nothing is 0 here, and NaN in other runtimes.
+        return attended.masked_fill(~seen.any(-1, keepdim=True), 0)
 
     def _fused(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropped: float, *, causal: bool) -> Tensor:
         shared = self.kv_heads != self.heads
         return F.scaled_dot_product_attention(q, k, v, mask, dropped, causal, enable_gqa=shared)
 
     def _matrix(self, q: Tensor, k: Tensor, hidden: _Hidden, *, causal: bool) -> AttentionMatrix:
-        bias = hidden.bias
-        if self._alibi is not None and bias is not None:
+        return AttentionMatrix(q, k, causal=causal, mask=hidden.seen, bias=self._bias(hidden))
+
+    def _bias(self, hidden: _Hidden) -> Tensor | ALiBi | None:
+        if self._alibi is not None and hidden.bias is not None:
             raise ArgumentError(
                 complaint("attn_mask, key_padding_mask", wanted="booleans beside linear biases", got="numbers to add")
             )
-        return AttentionMatrix(q, k, causal=causal, mask=hidden.seen, bias=self._alibi if bias is None else bias)
+        return self._alibi if hidden.bias is None else hidden.bias
 
     def extra_repr(self) -> str:
         """Return what `print` shows beside the projections."""

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
+from torch.overrides import handle_torch_function, has_torch_function
+
 from attlas.errors import ArgumentError
 from attlas.matrix.softmax import AttentionMatrix
 
@@ -107,3 +109,14 @@ class Pattern(ABC):
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """Return what makes it again, as plain JSON values, without its kind."""
+
+
+def attend(pattern: Pattern, exact: AttentionMatrix, value: Tensor) -> Tensor:
+    """Run a pattern as ``pattern.attend(exact, value)``, and let PyTorch's function modes hear it.
+
+    So a capture hears the attention of a layer whose pattern or bias PyTorch's own functions do not know.
+    """
+    tensors = (exact.query, exact.key, value)
+    if has_torch_function(tensors):
+        return handle_torch_function(attend, tensors, pattern, exact, value)
+    return pattern.attend(exact, value)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from attlas.capture import Capture, capture
 from attlas.errors import ArgumentError, CaptureError, complaint
+from attlas.nn import Decoder
 
 LENGTH = 16
 """Tokens of the made-up text."""
@@ -140,6 +141,8 @@ def text_inputs(model: nn.Module) -> dict[str, Tensor]:
     ArgumentError
         The model reads something else, or does not say what.
     """
+    if isinstance(model, Decoder):
+        return {"ids": _made_up(model.embedding.num_embeddings, model.embedding.weight.device)}
     config: Any = getattr(model, "config", None)
     main = getattr(model, "main_input_name", None)
     vocabulary = _vocabulary(model)
@@ -153,16 +156,19 @@ def text_inputs(model: nn.Module) -> dict[str, Tensor]:
                 way_out="attlas.projections(model, inputs={...})",
             )
         )
-    device = next(model.parameters()).device
-    # Multiples of a prime, so that no token comes twice and all lie off the special ones at the start.
-    low = min(5, vocabulary // 2)
-    ids = (torch.arange(LENGTH, device=device) * 7919 + 11) % (vocabulary - low) + low
-    inputs = {"input_ids": ids[None]}
+    ids = _made_up(vocabulary, next(model.parameters()).device)
+    inputs = {"input_ids": ids}
     if getattr(config, "is_encoder_decoder", False):
-        inputs["decoder_input_ids"] = ids[None].flip(1)[:, : LENGTH // 2 + 1]
+        inputs["decoder_input_ids"] = ids.flip(1)[:, : LENGTH // 2 + 1]
     if "use_cache" in inspect.signature(model.forward).parameters:
         inputs["use_cache"] = False  # type: ignore[assignment]  # a flag among tensors
     return inputs
+
+
+def _made_up(vocabulary: int, device: torch.device) -> Tensor:
+    # Multiples of a prime, so that no token comes twice and all lie off the special ones at the start.
+    low = min(5, vocabulary // 2)
+    return ((torch.arange(LENGTH, device=device) * 7919 + 11) % (vocabulary - low) + low)[None]
 
 
 def _vocabulary(model: Any) -> int | None:
