@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from attlas import nn as nn
     from attlas import patterns as patterns
+    from attlas import training as training
     from attlas.capture import Capture as Capture
     from attlas.capture import LanguageModel as LanguageModel
     from attlas.capture import ablate as ablate
     from attlas.capture import capture as capture
     from attlas.capture import load as load
     from attlas.capture import open_capture as open_capture
+    from attlas.compare import Comparison as Comparison
+    from attlas.compare import compare as compare
     from attlas.errors import ArgumentError as ArgumentError
     from attlas.errors import AttlasError as AttlasError
     from attlas.errors import CaptureError as CaptureError
     from attlas.errors import DocumentError as DocumentError
+    from attlas.errors import MissingPackageError as MissingPackageError
     from attlas.errors import ModelNotFound as ModelNotFound
     from attlas.errors import NonFiniteError as NonFiniteError
     from attlas.errors import StoreError as StoreError
@@ -58,6 +62,8 @@ _HOMES = {
     "capture": "attlas.capture",
     "load": "attlas.capture",
     "open_capture": "attlas.capture",
+    "Comparison": "attlas.compare",
+    "compare": "attlas.compare",
     "Attribution": "attlas.explain",
     "Target": "attlas.explain",
     "explain": "attlas.explain",
@@ -77,10 +83,12 @@ _HOMES = {
     "LowRank": "attlas.projections",
     "Projections": "attlas.projections",
     "projections": "attlas.projections",
+    "training": "attlas.training",
     "ArgumentError": "attlas.errors",
     "AttlasError": "attlas.errors",
     "CaptureError": "attlas.errors",
     "DocumentError": "attlas.errors",
+    "MissingPackageError": "attlas.errors",
     "ModelNotFound": "attlas.errors",
     "NonFiniteError": "attlas.errors",
     "StoreError": "attlas.errors",

@@ -9,6 +9,7 @@ Each one is an `AttlasError` and also the built-in that a caller would catch:
     ├── DocumentError (ValueError)            a text cannot be read, or does not fit the model
     ├── ModelNotFound (FileNotFoundError)     no such model, or its package is not installed
     ├── UnsupportedModelError (NotImplementedError)   the model's attention cannot be captured exactly
+    ├── MissingPackageError (ImportError)     an optional package is needed for this
     ├── CaptureError (RuntimeError)           a capture is incomplete, or used wrongly
     └── StoreError (OSError)                  a file cannot be written, or is not a whole, untampered capture or model
 """
@@ -46,6 +47,10 @@ class ModelNotFound(AttlasError, FileNotFoundError):  # noqa: N818 - named like 
 
 class UnsupportedModelError(AttlasError, NotImplementedError):
     """The model's attention cannot be captured exactly, so it is not captured at all."""
+
+
+class MissingPackageError(AttlasError, ImportError):
+    """What was asked for needs an optional package that is not installed; the message says how to get it."""
 
 
 class CaptureError(AttlasError, RuntimeError):

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 
 import attlas
 from attlas.projections import projections
+from attlas.projections.weights import weights_of_module
 from attlas.testing.tiny_models import TINY_MODELS
 from contract import families
 
@@ -62,3 +64,20 @@ def test_views_are_the_models_own_memory(family: str) -> None:
         assert view.shared == {"query", "key", "value", "output"}
         for role in view.shared:
             assert view[role].untyped_storage().data_ptr() in storages
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_rows_of_a_view_are_those_of_its_module(family: str) -> None:
+    tiny = families.BY_FAMILY[family]
+    if families.examine(family).refusal or family in REFUSED:
+        return
+    model = tiny.build()
+    for view in projections(model, tiny.inputs()):
+        assert {"query", "key", "value"} <= set(view.rows)
+        for role, rows in view.rows.items():
+            module = model.get_submodule(view.modules[role])
+            given = getattr(view, role)
+            assert rows.shape == (given.shape[0], given.shape[2])
+            if not isinstance(module, nn.MultiheadAttention):  # it keeps all three in one parameter
+                weight = weights_of_module(module, view.modules[role]).weight
+                assert torch.equal(weight[rows.flatten()].unflatten(0, rows.shape).transpose(1, 2), given)

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from attlas._writing import write_together
+from attlas._writing import Content, write_together
 from attlas.errors import StoreError
 
 _DTYPES = {
@@ -67,11 +67,16 @@ def write_file(path: Path, tensors: Mapping[str, Tensor], description: Mapping[s
     """
     if path.is_dir():
         raise StoreError(f"{path}: wanted a file's name, got a folder")
+    write_together({path: content_of(tensors, description)}, make_folders=False)
+    return path
+
+
+def content_of(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> Content:
+    """Return what writes such a file, for one that has to appear together with others (`write_together`)."""
     # The widest dtypes come first, so that every tensor starts at a multiple of its own item size.
     ordered = dict(sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])))
     header = _header(ordered, description)
-    write_together({path: lambda file: _write(file, header, ordered)}, make_folders=False)
-    return path
+    return lambda file: _write(file, header, ordered)
 
 
 def read_file(path: Path, *, check: bool) -> StoredFile:

@@ -161,7 +161,7 @@ class Reporter:
             return
         left = self._left(now)
         if self._terminal:
-            self._draw(left, new)
+            self._draw(left)
         elif now - self._spoke >= _LINE_EVERY:
             self._spoke = now
             print(f"attlas: {what or 'working'}: {_share(done, total)}{left and f', {left}'}", file=sys.stderr)
@@ -171,7 +171,7 @@ class Reporter:
         if self._bar is not None:
             self._bar.stop()
 
-    def _draw(self, left: str, new: bool) -> None:
+    def _draw(self, left: str) -> None:
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
         bar = self._bar
@@ -185,11 +185,10 @@ class Reporter:
             )
             bar = self._bar = Progress(*columns, console=console(stderr=True), transient=True)
             bar.start()
-        if self._task is None or new:
-            if self._task is not None:
-                bar.remove_task(self._task)
-            self._task = bar.add_task(self._what or "working", total=self._total, left="")
-        bar.update(self._task, completed=self._done, total=self._total, left=left)
+        what = self._what or "working"
+        if self._task is None:
+            self._task = bar.add_task(what, total=self._total, left="")
+        bar.update(self._task, description=what, completed=self._done, total=self._total, left=left)
 
     def _left(self, now: float) -> str:
         """Return about how long the work will still take; nothing before that can be told, and at the end."""

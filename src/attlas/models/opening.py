@@ -119,7 +119,7 @@ def open_model(
     print_of_it = fingerprint((folder / CONFIG).read_bytes(), files)
     if progress is not None:
         progress(0, 1, "loading the model")
-    with _quiet():
+    with quiet():
         model: Any = _load(folder, config, wanted_dtype, attention, remote_code=remote_code)
         tokenizer = _tokenizer(folder, config, remote_code=remote_code)
     used = verify_choice(model, attention)
@@ -174,7 +174,7 @@ def _folder(name: str, revision: str | None, *, remote_code: bool, progress: Pro
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers from drawing its own bars and lists; what matters in them is checked in `_load`."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -89,13 +89,15 @@ def prove_layer(model: nn.Module, trace: Trace, layer: int, rotary: Rotary) -> L
     follows, gate = _output(run, heads, inside, proofs, shape)
     causal = not cross and n_query > 1 and not bool(matrix.to_dense().triu(1).any())
     views: dict[str, Any] = {}
-    shared = set()
+    shared, modules, rows = set(), {"attention": run.name}, {}
     for role, proof in proofs.items():
         views[role], views[f"{role}_bias"] = _taken(proof.source.weights, proof.slot)
+        modules[role], rows[role] = proof.source.weights.name, _rows(proof.source, proof.slot)
         if proof.source.weights.shared and _shares(views[role], proof.source.weights.weight):
             shared.add(role)
     if gate is not None:
         views["gate"], views["gate_bias"] = _taken(gate[0].weights, gate[1])
+        modules["gate"], rows["gate"] = gate[0].weights.name, _rows(*gate)
     out = follows.weights
     # (out, head · value_dim) -> (head, value_dim, out)
     views["output"] = out.weight.unflatten(1, (shape.heads, shape.value_dim)).permute(1, 2, 0)
@@ -114,13 +116,10 @@ def prove_layer(model: nn.Module, trace: Trace, layer: int, rotary: Rotary) -> L
         key_norm=seeks.norm,
         value_norm=gives.norm,
         input_norm=input_norm_of(run, asks.source.states, follows.made),
-        adapters=_adapters(proofs, out, shape),
+        adapters=_adapters(proofs, rows, out, shape),
         factors=factors,
-        modules={
-            "attention": run.name,
-            **{role: proof.source.weights.name for role, proof in proofs.items()},
-            "output": out.name,
-        },
+        modules={**modules, "output": out.name},
+        rows=rows,
         shared=frozenset(shared),
         notes=notes_of(run.module, model, rotation is not None),
         turn=turn,
@@ -302,6 +301,11 @@ def _taken(weights: Weights, slot: Slot) -> tuple[Tensor, Tensor | None]:
     return slot.take(weights.weight).transpose(1, 2), bias
 
 
+def _rows(source: Source, slot: Slot) -> Tensor:
+    """Return which row of the weight each number of each head is made by, (head, width)."""
+    return slot.take(torch.arange(source.weights.weight.shape[0]))
+
+
 def _shares(view: Tensor, weight: Tensor) -> bool:
     return view.untyped_storage().data_ptr() == weight.untyped_storage().data_ptr()
 
@@ -359,14 +363,22 @@ def _joined(name: str, asks: Fit, seeks: Fit) -> tuple[Rotation | None, tuple[fl
     raise UnsupportedModelError(f"{name}: multiplies the rotated parts of its queries and keys differently")
 
 
-def _adapters(proofs: dict[str, Proof], out: Weights, shape: Heads) -> dict[str, LowRank]:
+def _adapters(proofs: dict[str, Proof], rows: Mapping[str, Tensor], out: Weights, shape: Heads) -> dict[str, LowRank]:
     found = {}
     for role, proof in proofs.items():
         adapter = proof.source.weights.adapter
         if adapter is not None:
-            up = proof.slot.take(adapter.up).transpose(1, 2)
-            found[role] = LowRank(adapter.down.T, up)
+            found[role] = read_by(rows[role], adapter.down, adapter.up)
     if out.adapter is not None:
-        down = out.adapter.down.unflatten(1, (shape.heads, shape.value_dim)).permute(1, 2, 0)
-        found["output"] = LowRank(down, out.adapter.up.T)
+        found["output"] = written_by(shape.heads, out.adapter.down, out.adapter.up)
     return found
+
+
+def read_by(rows: Tensor, down: Tensor, up: Tensor) -> LowRank:
+    """Return what ``up @ down``, (out, in), says to the heads that have these rows of it, (head, width)."""
+    return LowRank(down.T, up[rows].transpose(1, 2))
+
+
+def written_by(heads: int, down: Tensor, up: Tensor) -> LowRank:
+    """Return what ``up @ down``, (out, in), makes of each head's output, (head, value_dim, out)."""
+    return LowRank(down.unflatten(1, (heads, -1)).permute(1, 2, 0), up.T)

@@ -121,7 +121,10 @@ class LayerProjections:
     factors : (float, float)
         What the model multiplies queries and keys with before its kernel; included in `scale`.
     modules : mapping
-        "attention", "query", "key", "value", "output" -> the module's name.
+        "attention", "query", "key", "value", "output", and "gate" where there is one -> the module's name.
+    rows : mapping
+        "query", "key", "value", and "gate" where there is one -> which row of its module's weight, (out, in), each
+        entry of its last two axes is: int64, (head, dim). Where several share a module, they have different rows of it.
     shared : frozenset of str
         Which of "query", "key", "value", "output" are views of the model's weights; the others were built once.
     notes : tuple of str
@@ -153,6 +156,7 @@ class LayerProjections:
     adapters: Mapping[str, LowRank] = field(default_factory=dict)
     factors: tuple[float, float] = (1.0, 1.0)
     modules: Mapping[str, str] = field(default_factory=dict)
+    rows: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     shared: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
     turn: int = 0
