@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +12,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import attlas
+import tuning
+from attlas.compare import Comparison
 from attlas.heads import HeadStatistics, head_statistics
 from attlas.projections.composing import Edge
 from attlas.projections.table import Column
@@ -118,6 +123,31 @@ def projected(word: str = "induction", model: str = "tiny", *, cards: Cards | No
     )
     modules = [f"{word}.{layer}" for layer, _ in ALL_HEADS]
     return projections_page(cards or known(word), facts, Provenance("0", model), error=3e-7, modules=modules)
+
+
+@lru_cache
+def compared(*, text: bool = True) -> Comparison:
+    """Return what was compared of a small random model and one whose weights all moved a little."""
+    base = tuning.tiny("Llama", torch.float32)
+    pair = [tuning.language_model(model, "tiny") for model in (base, tuning.fine_tuned(base))]
+    return attlas.compare(pair[0], pair[1], tuning.IDS if text else None, restore=2)
+
+
+def renamed(found: Comparison, words: str, tokens: Sequence[str]) -> Comparison:
+    """Return a comparison with these words wherever it holds words, and these tokens, over and over."""
+    assert found.moved is not None
+    many = tuple(tokens[i % len(tokens)] for i in range(found.moved.n))
+    rows = tuple({**row, "module": f"{words}{row['module']}", "role": words} for row in found.modules.rows())
+    provenance = replace(found.provenance, model=words, settings={**found.provenance.settings, "tuned": words})
+    return replace(
+        found,
+        layers=tuple(replace(layer, name=words) for layer in found.layers),
+        modules=replace(found.modules, _rows=rows),
+        moved=replace(found.moved, tokens=many),
+        notes=(words,),
+        reasons={"restored": words},
+        provenance=provenance,
+    )
 
 
 def written(folder: Path, name: str, page: str) -> str:

@@ -22,3 +22,8 @@ def shown(character: str) -> str:
 def numbered(character: str) -> str:
     """Return a character's number, as in ``⟨U+202E⟩``."""
     return f"⟨U+{ord(character):04X}⟩"
+
+
+def printable(text: str) -> str:
+    """Return text that UTF-8 can carry: half a surrogate pair becomes U+FFFD."""
+    return "".join("\ufffd" if "\ud800" <= character <= "\udfff" else character for character in text)

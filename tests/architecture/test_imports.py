@@ -40,6 +40,7 @@ def test_importing_attlas_is_cheap(code: str) -> None:
         ["--help"],
         *([verb, "--help"] for verb in ("models", "map", "heads", "explain", "profile", "plan", "evaluate", "bench")),
         ["bench", "patterns", "--help"],
+        *(["lora", verb, "--help"] for verb in ("train", "merge", "unmerge")),
     ],
 )
 def test_the_command_line_answers_without_torch(arguments: list[str]) -> None:

@@ -23,6 +23,9 @@ ROOT = Path(__file__).parents[2]
         pytest.param("plans", 12, marks=pytest.mark.bundled),
         ("stock", 3),
         ("training", 4),
+        pytest.param("lora", 7, marks=pytest.mark.bundled),
+        pytest.param("advice", 1, marks=pytest.mark.bundled),
+        pytest.param("compare", 4, marks=pytest.mark.bundled),
     ],
 )
 def test_benchmarks_run_and_print_a_table(part, rows):

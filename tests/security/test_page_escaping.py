@@ -8,16 +8,18 @@ import html
 import json
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from attlas.explain.attribution import Attribution
 from attlas.explain.markup import markup
 from attlas.explain.targets import Target
+from attlas.view.comparison_page import comparison_page
 from attlas.view.explanation_page import explanation_page
 from attlas.view.page import page
 from explaining import explained, trusted
-from viewing import known, measured, projected
+from viewing import compared, known, measured, projected, renamed
 
 HOSTILE = (
     "</script><img src=x onerror=alert(1)>",
@@ -47,10 +49,12 @@ def hostile() -> Attribution:
     )
 
 
-@pytest.fixture(scope="module", params=["atlas", "atlas with cards", "projections", "explanation"])
+@pytest.fixture(scope="module", params=["atlas", "atlas with cards", "projections", "explanation", "comparison"])
 def text(request: pytest.FixtureRequest) -> str:
     if request.param == "explanation":
         return explanation_page(hostile(), title=TITLE)
+    if request.param == "comparison":
+        return comparison_page(renamed(compared(), "".join(HOSTILE), HOSTILE), title=TITLE)
     if request.param == "projections":
         return projected("".join(HOSTILE), model=TITLE)
     cards = known("".join(HOSTILE)) if "cards" in request.param else None
@@ -90,6 +94,22 @@ def test_a_text_that_is_explained_arrives_readable_and_whole() -> None:
         *("</script><img src=x onerror=alert(1)>", "<!--<script>", "]]>", "{{script}}{{data}}"),
         *("⟨U+2028⟩⟨U+2029⟩", "⟨U+202E⟩gnp.exe⟨U+202C⟩", "&lt;b&gt;", "\ufffd", "\"'`\\u003c", "⟨U+0000⟩"),
     ]
+
+
+def test_a_text_that_is_compared_on_arrives_readable_and_whole() -> None:
+    found = content(comparison_page(renamed(compared(), "".join(HOSTILE), HOSTILE), title=TITLE))
+    text = found["text"]
+    assert isinstance(text, dict)
+    assert text["tokens"][: len(HOSTILE)] == [
+        *("</script><img src=x onerror=alert(1)>", "<!--<script>", "]]>", "{{script}}{{data}}"),
+        *("⟨U+2028⟩⟨U+2029⟩", "⟨U+202E⟩gnp.exe⟨U+202C⟩", "&lt;b&gt;", "\ufffd", "\"'`\\u003c", "⟨U+0000⟩"),
+    ]
+    assert found["title"] == "</title><script>alert(1)</script>{{style}}"
+    modules: Any = found["modules"]
+    words: Any
+    for words in (found["modulesOf"], found["notes"], modules["values"]["role"]):
+        assert "⟨U+202E⟩gnp.exe⟨U+202C⟩" in words[0]
+        assert "\x00" not in words[0]
 
 
 def test_a_notebook_is_given_no_element_of_the_text() -> None:

@@ -9,9 +9,11 @@ import typer
 from attlas import __version__
 from attlas.cli.bench import bench_app
 from attlas.cli.common import guarded
+from attlas.cli.compare import tell_comparison
 from attlas.cli.evaluate import tell_evaluation
 from attlas.cli.explain import tell_explanation
 from attlas.cli.heads import tell_heads
+from attlas.cli.lora import lora_app
 from attlas.cli.map import draw_map
 from attlas.cli.models import models_app
 from attlas.cli.plan import make_plan
@@ -32,9 +34,11 @@ app.command("map")(draw_map)
 app.command("heads")(tell_heads)
 app.command("explain")(tell_explanation)
 app.command("projections")(tell_projections)
+app.command("compare")(tell_comparison)
 app.command("profile")(make_profile)
 app.command("plan")(make_plan)
 app.command("evaluate")(tell_evaluation)
+app.add_typer(lora_app, name="lora")
 app.add_typer(bench_app, name="bench")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attlas._invisible import printable
 from attlas._tables import Table
 from attlas.projections import factors
 from attlas.projections.factors import of_each
@@ -163,11 +164,6 @@ class HeadStatistics(Table):
 
 def _of_head(values: Tensor, head: int) -> float:
     return float(values[min(head, len(values) - 1)])
-
-
-def printable(text: str) -> str:
-    """Return text that UTF-8 can carry: half a surrogate pair becomes U+FFFD."""
-    return "".join("\ufffd" if "\ud800" <= character <= "\udfff" else character for character in text)
 
 
 def effective_rank(maps: Tensor) -> Tensor:

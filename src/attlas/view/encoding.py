@@ -22,6 +22,9 @@ STEPS = 64
 FLOOR = -40
 """The smallest number's logarithm to base 2; smaller ones, about 1e-12, become 0."""
 
+AGAINST = 0x8000
+"""Added to the code of a number's size when the number is below zero."""
+
 Codes = NDArray[np.uint16]
 
 
@@ -42,6 +45,14 @@ def map_codes(mean: Tensor, peak: Tensor) -> list[Codes]:
     low, high = to_codes(mean), to_codes(peak)
     # A mean is never above the largest entry, but rounding may say so by a hair.
     return [low, np.maximum(high, low) - low]
+
+
+def signed_codes(values: Tensor) -> tuple[Codes, float]:
+    """Return the codes of numbers of either sign, as shares of the largest size; and that size."""
+    values = values.double().nan_to_num(0.0)
+    most = float(values.abs().max()) if values.numel() else 0.0
+    sizes = to_codes(values.abs() / most) if most > 0 else np.zeros(tuple(values.shape), dtype=np.uint16)
+    return np.where((values < 0).numpy() & (sizes > 0), sizes + AGAINST, sizes).astype(np.uint16), most
 
 
 def share_codes(values: Tensor, largest: float) -> Codes:

@@ -7,7 +7,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,14 +22,11 @@ from attlas.explain.pieces import pieces, readable
 from attlas.explain.shading import ends
 from attlas.explain.targets import Target
 from attlas.view.cards import visible_words
-from attlas.view.encoding import Codes, binned, packed, rounded, to_codes
+from attlas.view.encoding import AGAINST, Codes, binned, packed, rounded, signed_codes
 from attlas.view.standalone import standalone, visible_title
 
 BINS = 320
 """Columns of a strip of layers, at most."""
-
-AGAINST = 0x8000
-"""Added to the code of a score's size when the score is below zero."""
 
 _STYLES = ("common.css", "sections.css", "explanation.css")
 _SCRIPTS = ("common.js", "explanation_text.js", "explanation_layers.js", "explanation_trust.js", "explanation.js")
@@ -185,11 +181,9 @@ def _strip(layers: Tensor) -> Tensor:
 
 def _coded(table: Tensor, codes: list[Codes]) -> dict[str, Any]:
     """Add signed numbers; return their largest size and their shape."""
-    values = table.double().nan_to_num(0.0)
-    most = float(values.abs().max()) if values.numel() else 0.0
-    sizes = to_codes(values.abs() / most) if most > 0 else np.zeros(tuple(values.shape), dtype=np.uint16)
-    codes.append(np.where((values < 0).numpy() & (sizes > 0), sizes + AGAINST, sizes).astype(np.uint16))
-    return {"most": most, "shape": list(values.shape)}
+    coded, most = signed_codes(table)
+    codes.append(coded)
+    return {"most": most, "shape": list(table.shape)}
 
 
 def _trust(found: Faithfulness, one: Attribution) -> dict[str, Any]:

@@ -16,8 +16,8 @@ import torch
 from attlas._agreement import spearman
 from attlas.errors import ArgumentError
 from attlas.explain.targets import Target
-from attlas.view.encoding import from_codes
-from attlas.view.explanation_page import AGAINST, BINS, explanation_page, write_explanation
+from attlas.view.encoding import AGAINST, from_codes
+from attlas.view.explanation_page import BINS, explanation_page, write_explanation
 from explaining import LAYERS, TOKENS, explained, several, trusted
 
 
