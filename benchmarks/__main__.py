@@ -8,7 +8,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import explaining, linear, matrix, model, patterns, plans, projections, roles, stock, training
+from benchmarks import (
+    comparing,
+    explaining,
+    linear,
+    lora,
+    lora_advice,
+    matrix,
+    model,
+    patterns,
+    plans,
+    projections,
+    roles,
+    stock,
+    training,
+)
 from benchmarks.measuring import HEADER, Row, Sheet, machine, put
 
 README, REFERENCE = Path("README.md"), Path("docs/reference/benchmarks.md")
@@ -31,6 +45,9 @@ TABLES = {
     "plans": Table(("plans",)),
     "stock": Table(("stock",)),
     "training": Table(("training",)),
+    "lora": Table(("lora",)),
+    "advice": Table(("advice",)),
+    "compare": Table(("compare",)),
 }
 PARTS = [part for table in TABLES.values() for part in table.parts]
 
@@ -114,6 +131,12 @@ def measured(part: str, rounds: int, *, tiny: bool, needles: int) -> Iterator[Ro
         yield from stock.rows(max(2, rounds // 2), tiny=tiny)
     if part == "training":
         yield from training.rows(rounds, tiny=tiny)
+    if part == "lora":
+        yield from lora.rows(rounds, tiny=tiny)
+    if part == "advice":
+        yield from lora_advice.rows(tiny=tiny)
+    if part == "compare":
+        yield from comparing.rows(max(2, rounds // 2), tiny=tiny)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,18 @@ def forward(tokens: str) -> None:
     print(len(lm.tokenize(text)), peak())
 
 
+def compared(tokens: str) -> None:
+    """Compare the model with an adapter on the demo document."""
+    import attlas
+    from benchmarks.comparing import QUERY_VALUE, write_adapter
+    from benchmarks.model import open_demo
+
+    lm, text = open_demo(int(tokens))
+    with tempfile.TemporaryDirectory() as folder:
+        attlas.compare(lm, write_adapter(lm.model, Path(folder), QUERY_VALUE), text)
+    print(len(lm.tokenize(text)), peak())
+
+
 def atlas(tokens: str) -> None:
     """Capture the demo document and write its atlas."""
     from attlas.view import write_atlas
@@ -159,10 +171,28 @@ def stock(family: str, way: str, tokens: str) -> None:
     print(before, peak())
 
 
-TASKS = {
-    task.__name__: task
-    for task in (long_head, forward, atlas, our_page, bertviz_page, composing, explaining, dense_rollout, far, stock)
-}
+def teach(folder: str, steps: str, batch: str) -> None:
+    """Train an adapter until something stops it."""
+    from benchmarks import lora
+
+    lora.teach(folder, steps, batch)
+
+
+_ALL = (
+    long_head,
+    forward,
+    compared,
+    atlas,
+    our_page,
+    bertviz_page,
+    composing,
+    explaining,
+    dense_rollout,
+    far,
+    stock,
+    teach,
+)
+TASKS = {task.__name__: task for task in _ALL}
 
 if __name__ == "__main__":
     TASKS[sys.argv[1]](*sys.argv[2:])
