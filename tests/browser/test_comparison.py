@@ -110,7 +110,7 @@ def test_a_map_is_what_moved(page: Page, address: str, found: Comparison) -> Non
     head = found.ranked("restored")[0]
     opened(page, address, f"head={label(head)}")
     n = 23
-    drawn = found.difference(*head, (n, n))
+    drawn = found.difference(head[0], head[1], (n, n))
     row, column = divmod(int(drawn.abs().argmax()), n)
     place = page.evaluate("({x: place.x, y: place.y, side: place.side})")
     at = [place[axis] + (i + 0.5) * place["side"] / n for axis, i in (("x", column), ("y", row))]

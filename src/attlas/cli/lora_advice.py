@@ -67,7 +67,7 @@ def advise_adapter(
 
     All candidates are tried at once, with rank 1, in a training of up to 16 steps, each on examples that were not seen
     before; and each is credited with its part of what the loss of the next ones fell by. The budget then goes, a rank
-    at a time, where it is expected to lower the loss most. How much better than even ranks that is was measured, and is
+    at a time, where it is expected to lower the loss most. Whether that has been seen to be better than even ranks is
     said with the advice.
 
     For example:

@@ -239,6 +239,8 @@ class MultiHeadAttention(nn.Module):
         output = output.squeeze(0) if unbatched else output
         if not need_weights:
             return output, None
+        if torch.compiler.is_exporting():
+            raise ArgumentError(complaint("need_weights", wanted="false in an exported graph", got="true"))
         with torch.no_grad():
             return output, self.pattern.matrix(self._matrix(q.detach(), k.detach(), hidden, causal=causal))
 

@@ -13,8 +13,8 @@ from attlas.results import Provenance
 from attlas.training.settings import LoraSettings, Targets
 
 EVIDENCE = (
-    "Whether such ranks are better than even ones was tested on generated tasks, with intervals; "
-    "docs/reference/benchmarks.md has the result."
+    "In the runs made so far, one seed of each of two tasks, such ranks were no better than even ones, and worse than "
+    "the MLP alone: compare before you rely on them (docs/how-to/advise-lora.md)."
 )
 
 COLUMNS: Mapping[str, str] = {

@@ -102,6 +102,11 @@ def test_a_pattern_that_no_graph_can_say_is_refused(pattern: Pattern) -> None:
     assert bool(layer(states())[0].isfinite().all())
 
 
+def test_matrices_are_no_part_of_a_graph() -> None:
+    with pytest.raises(attlas.ArgumentError, match="need_weights: wanted false in an exported graph"):
+        torch.export.export(made(causal=True), (states(),), {"need_weights": True})
+
+
 def test_the_refusal_is_read_through_pytorchs_own() -> None:
     with pytest.raises(torch.onnx.OnnxExporterError, match="wanted full attention or a window, to export, got linear"):
         torch.onnx.export(made(pattern=Linear("elu")), (states(),), dynamo=True, verbose=False)
