@@ -120,7 +120,8 @@ train(lm, facts(), sys.argv[1], lora=LoraSettings(2, dropout=0.2), settings=sett
     (folder / ".checkpoint.safetensors.0123456789abcdef.part").write_bytes(b"half")  # a kill can come while it writes
     found = train(pupil, facts(), folder, lora=SMALL, settings=settings, resume=True)
     assert {path.name for path in folder.iterdir()} == {*ADAPTER, "training.json", "checkpoint.safetensors"}
-    assert 5 <= found.resumed_at < 40
+    # The checkpoint takes its place last: the kill may come when the record beside it is newer already.
+    assert 4 <= found.resumed_at < 40
     assert found.losses == whole.losses
     assert contents(folder) == contents(tmp_path / "whole")
 
