@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from attlas.models.adapter_file import AdapterPart
 from attlas.projections.low_rank import LowRank
-from attlas.projections.weights import Weights, weights_of_module
+from attlas.projections.weights import Weights, as_kept, weights_of_module
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,17 +58,8 @@ class Change:
 
     def delta(self) -> Tensor:
         """Return the change, dense, (out, in)."""
-        if self.part is None:
-            return self.after.weight.double() - self.before.weight.double()
-        down, up = self.factors()
-        product = up @ down
-        if self.part.magnitude is None:
-            return product
-        base = self.before.weight.double()
-        moved = base + product
-        # Liu et al. 2024: each row of the moved weight is brought to a length of its own.
-        factor = self.part.magnitude.to(base) / moved.norm(dim=1)
-        return factor[:, None] * moved - base
+        before = self.before.weight.double()
+        return self.after.weight.double() - before if self.part is None else self.part.change(before)
 
     def svd(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return U (out, k), S (k,) and Vh (k, in) of the change, largest first."""
@@ -101,5 +92,4 @@ class Change:
         module: Any = self.module
         kept = module.weight
         total = (self.before.weight.double() + self.delta()).to(kept.dtype)
-        # Conv1D of transformers keeps (in, out).
-        return total.T.contiguous() if type(self.module).__name__ == "Conv1D" else total
+        return as_kept(self.module, total)

@@ -115,6 +115,15 @@ class AdapterPart:
         """(out, in) of the weight that it changes."""
         return self.up.shape[0], self.down.shape[1]
 
+    def change(self, weight: Tensor) -> Tensor:
+        """Return ΔW, (out, in), of a weight W; in its dtype, which should be float64, and on its device."""
+        added = (self.up.to(weight) * self.scaling) @ self.down.to(weight)
+        if self.magnitude is None:
+            return added
+        moved = weight + added
+        factor = self.magnitude.to(weight) / moved.norm(dim=1)
+        return factor[:, None] * moved - weight
+
 
 @dataclass(frozen=True, eq=False)
 class AdapterFile:

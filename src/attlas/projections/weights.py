@@ -104,9 +104,19 @@ def _plain(module: Any, name: str) -> Weights:
         raise UnsupportedModelError(f"{name}: has no weight matrix")
     own = any(weight is parameter for parameter in module.parameters(recurse=False))
     weight = weight.detach()
-    if type(module).__name__ == "Conv1D":  # transformers keeps it as (in, out)
+    if is_turned(module):
         weight = weight.T
     return Weights(name, weight, bias.detach() if isinstance(bias, Tensor) else None, shared=own)
+
+
+def is_turned(module: nn.Module) -> bool:
+    """Tell whether a module keeps its weight as (in, out): transformers' Conv1D does."""
+    return type(module).__name__ == "Conv1D"
+
+
+def as_kept(module: nn.Module, weight: Tensor) -> Tensor:
+    """Return a weight, (out, in), as a module keeps it."""
+    return weight.T.contiguous() if is_turned(module) else weight
 
 
 def check_weight(weight: Any, name: str) -> None:

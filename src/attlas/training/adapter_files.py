@@ -13,11 +13,9 @@ import torch
 from torch import Tensor
 
 from attlas._writing import write_together
+from attlas.models.adapter_file import CONFIG, WEIGHTS
 from attlas.training._peft import the_peft
 from attlas.training.adapting import NAME, Adapted
-
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
 
 
 def save_adapter(adapted: Adapted, folder: str | PathLike[str]) -> Path:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from attlas.capture import LanguageModel
 from attlas.errors import ArgumentError, complaint
+from attlas.projections.weights import is_turned
 from attlas.training._peft import the_peft
 from attlas.training.before import Before
 from attlas.training.checking import check_combination, check_plain, ranks_of
@@ -216,7 +217,7 @@ def _config(peft: Any, lm: LanguageModel | nn.Module, ranks: Mapping[Site, int],
         target_modules=list(whole),
         rank_pattern={name: rank for name, rank in whole.items() if rank != lora.rank},
         alpha_pattern={name: alpha for name, alpha in alphas.items() if alpha != lora.alpha},
-        fan_in_fan_out=all(type(model.get_submodule(name)).__name__ == "Conv1D" for name in whole),
+        fan_in_fan_out=all(is_turned(model.get_submodule(name)) for name in whole),
         task_type="CAUSAL_LM" if causal else None,
         **settings_for(lora.init, peft),
     )

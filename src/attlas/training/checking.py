@@ -11,6 +11,7 @@ from torch import nn
 
 from attlas.capture import LanguageModel
 from attlas.errors import ArgumentError, UnsupportedModelError, complaint
+from attlas.projections.weights import is_turned
 from attlas.training.settings import LoraSettings
 from attlas.training.sites import Site
 
@@ -104,7 +105,7 @@ def check_combination(model: nn.Module, sites: Sequence[Site], lora: LoraSetting
     if apart is not None and lora.init not in _APART:
         _refuse(lora.init, f"does not know that the slices of {apart.name} have a matrix each", _APART)
     if lora.init == "olora":
-        turned = [site.name for site in sites if type(model.get_submodule(site.name)).__name__ == "Conv1D"]
+        turned = [site.name for site in sites if is_turned(model.get_submodule(site.name))]
         if turned:
             _refuse(lora.init, f"reads the weight of {turned[0]}, a Conv1D, the wrong way round in PEFT", ("pissa",))
     if lora.variant == "dora":

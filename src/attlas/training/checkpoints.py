@@ -14,7 +14,8 @@ from attlas import __version__
 from attlas._writing import Content, write_together
 from attlas.capture.tensor_file import content_of, read_file
 from attlas.errors import ArgumentError, StoreError, complaint
-from attlas.training.adapter_files import CONFIG, WEIGHTS, adapter_files
+from attlas.models.adapter_file import CONFIG, WEIGHTS
+from attlas.training.adapter_files import adapter_files
 from attlas.training.adapting import Adapted
 from attlas.training.fitting import Course
 

@@ -16,9 +16,10 @@ from attlas import __version__
 from attlas._tables import Table
 from attlas.capture import LanguageModel, load
 from attlas.errors import ArgumentError, StoreError, UnsupportedModelError, complaint
-from attlas.models.adapter_file import AdapterFile, AdapterPart, open_adapter
+from attlas.models.adapter_file import AdapterFile, open_adapter
 from attlas.models.progress import Progress
 from attlas.models.saving import check_new, save_model
+from attlas.projections.weights import as_kept, is_turned
 from attlas.results import Provenance
 from attlas.training.sites import is_linear, shape_of
 
@@ -191,12 +192,12 @@ def merge(
     weights, rows = {}, []
     for done, (name, module) in enumerate(modules.items(), start=1):
         weight = _weight(module).double()
-        change = _change(weight, file.parts[name])
+        change = file.parts[name].change(weight)
         merged = (weight + change).to(kept)
         size = float(change.norm())
         loss = float((merged.double() - weight - change).norm()) / size if size else 0.0
         rows.append(MergedModule(name, file.parts[name].rank, size / float(weight.norm()), loss))
-        weights[f"{name}.weight"] = _stored(module, merged)
+        weights[f"{name}.weight"] = as_kept(module, merged)
         if progress is not None:
             progress(done, len(modules), "merging")
     settings = {"adapter": file.fingerprint, "variant": file.variant, "dtype": _name(kept), "torch": torch.__version__}
@@ -264,14 +265,14 @@ def unmerge(
     weights, rows = {}, []
     for done, (name, module) in enumerate(modules.items(), start=1):
         weight = _weight(module).double()
-        change = _change(weight, file.parts[name])
+        change = file.parts[name].change(weight)
         left = (weight - change).to(kept)
         size, off = float(change.norm()), None
         if known is not None:
             distance = float((left.double() - _weight(known[name]).double()).norm())
             off = distance / size if size else distance
         rows.append(UnmergedModule(name, file.parts[name].rank, size / float(left.double().norm()), off))
-        weights[f"{name}.weight"] = _stored(module, left)
+        weights[f"{name}.weight"] = as_kept(module, left)
         if progress is not None:
             progress(done, len(modules), "taking the adapter out")
     settings = {"adapter": file.fingerprint, "dtype": _name(kept), "torch": torch.__version__}
@@ -324,23 +325,7 @@ def _name(dtype: torch.dtype) -> str:
 def _weight(module: Any) -> Tensor:
     """Return a module's weight as (out, in)."""
     weight = module.weight.detach()
-    return weight.T if type(module).__name__ == "Conv1D" else weight
-
-
-def _stored(module: nn.Module, weight: Tensor) -> Tensor:
-    """Return a weight, (out, in), as the module keeps it."""
-    return (weight.T if type(module).__name__ == "Conv1D" else weight).contiguous()
-
-
-def _change(weight: Tensor, part: AdapterPart) -> Tensor:
-    """Return ΔW, float64, (out, in)."""
-    up, down = (one.to(weight.device).double() for one in (part.up, part.down))
-    change = part.scaling * (up @ down)
-    if part.magnitude is None:
-        return change
-    whole = weight + change
-    length = part.magnitude.to(weight.device).double() / whole.norm(dim=1)
-    return length[:, None] * whole - weight
+    return weight.T if is_turned(module) else weight
 
 
 def _check_record(path: Path, file: AdapterFile) -> None:

@@ -14,6 +14,7 @@ from attlas.capture import LanguageModel
 from attlas.errors import ArgumentError, UnsupportedModelError, by_reason, complaint
 from attlas.projections import LayerProjections, Projections
 from attlas.projections import projections as view_projections
+from attlas.projections.weights import is_turned
 from attlas.training.settings import ATTENTION, GROUPS, MLP, Targets
 
 _NAMES: Mapping[str, tuple[str, ...]] = {
@@ -64,13 +65,13 @@ class Site:
 
 def is_linear(module: nn.Module) -> bool:
     """Tell whether a module is one of those whose weight an adapter can go beside: Linear, or GPT-2's Conv1D."""
-    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+    return isinstance(module, nn.Linear) or is_turned(module)
 
 
 def shape_of(module: Any) -> tuple[int, int]:
     """Return (out, in) of a linear module, which Conv1D stores as (in, out)."""
     out, into = module.weight.shape
-    return (into, out) if type(module).__name__ == "Conv1D" else (out, into)
+    return (into, out) if is_turned(module) else (out, into)
 
 
 def find_sites(lm: LanguageModel | nn.Module, targets: Targets) -> list[Site]:

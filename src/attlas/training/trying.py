@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from attlas.errors import ArgumentError, NonFiniteError, complaint
 from attlas.models.progress import Progress
 from attlas.training.losses import mean_loss
+from attlas.training.sites import shape_of
 
 RATE = 2e-3
 """Adam's learning rate; its steps do not depend on the size of gradients."""
@@ -125,8 +126,7 @@ class _Thin:
     """A product B·A beside one module: what it adds, its gradients, and what its last step brought."""
 
     def __init__(self, name: str, module: Any, rank: int, seed: int, number: int) -> None:
-        turned = type(module).__name__ == "Conv1D"
-        out, into = module.weight.shape[::-1] if turned else module.weight.shape
+        out, into = shape_of(module)
         generator = torch.Generator().manual_seed((seed * 1_000_003 + number) % 2**63)
         # As PEFT begins: even between ±1/√in, and zero.
         down = (2 * torch.rand(rank, into, generator=generator) - 1) / into**0.5

@@ -73,7 +73,7 @@ async function start() {
   makeGrid();
   makeText();
   makeTables();
-  makeCard();
+  makeCard(inOrder);
   layOutGrid();
   followAddress();
   let width = innerWidth;

@@ -17,24 +17,10 @@ function showCard(head, item) {
   beside(box, item.getBoundingClientRect());
 }
 
-function hideCard() {
-  byId("card").hidden = true;
-}
-
 function drawCard() {
   const dialog = byId("head");
   const head = byLabel.get(state.head);
-  if (!head) {
-    if (dialog.open) dialog.close();
-    return;
-  }
-  if (!dialog.open) {
-    hideCard();
-    dialog.returnTo = document.activeElement;
-    dialog.showModal();
-    dialog.focus({ preventScroll: true });
-    dialog.scrollTop = 0;
-  }
+  if (!cardOpen(head)) return;
   byId("head-title").textContent = titleOf(head);
   byId("head-facts").textContent = content.modulesOf[head.index];
   drawMap(head);
@@ -111,26 +97,4 @@ function numbersOfHead(head) {
     }
   }
   return rows;
-}
-
-function makeCard() {
-  const dialog = byId("head");
-  const step = (by) => {
-    const list = inOrder();
-    const at = list.findIndex((head) => head.label === state.head);
-    change({ head: list[(at + by + list.length) % list.length].label });
-  };
-  byId("previous").addEventListener("click", () => step(-1));
-  byId("next").addEventListener("click", () => step(1));
-  byId("close").addEventListener("click", () => dialog.close());
-  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
-  dialog.addEventListener("close", () => {
-    change({ head: "" });
-    dialog.returnTo?.focus?.();
-  });
-  dialog.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === "[") step(-1);
-    if (event.key === "]") step(1);
-  });
 }

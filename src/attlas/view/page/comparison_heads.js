@@ -84,34 +84,8 @@ function makeGrid() {
   walk(byId("grid"), cells, { open: (cell) => change({ head: cell.head.label }), show: (cell) => showCard(cell.head, cell), hide: hideCard });
 }
 
-/** Put cells in their places: layers across where they fit so, else downward. */
 function layOutGrid() {
-  const grid = byId("grid");
-  const order = (values) => [...new Set(values)].sort((a, b) => a - b);
-  const [layers, numbers] = [order(heads.map((head) => head.layer)), order(heads.map((head) => head.head))];
-  const [left, top, gap] = [44, 34, 3];
-  const across = layers.length >= numbers.length && (grid.clientWidth - left) / layers.length - gap >= 12;
-  const [over, down] = across ? [layers, numbers] : [numbers, layers];
-  const width = Math.max(6, Math.min(64, (grid.clientWidth - left) / over.length - gap));
-  const height = Math.max(14, Math.min(34, width));
-  for (const cell of cells) {
-    const [column, row] = across ? [cell.head.layer, cell.head.head] : [cell.head.head, cell.head.layer];
-    const [x, y] = [left + over.indexOf(column) * (width + gap), top + down.indexOf(row) * (height + gap)];
-    Object.assign(cell.style, { left: `${x}px`, top: `${y}px`, width: `${width}px`, height: `${height}px` });
-    cell.place = [x, y];
-  }
-  for (const old of grid.querySelectorAll(".label")) old.remove();
-  const label = (text, x, y, shift) => {
-    const made = element("span", text, "label");
-    Object.assign(made.style, { left: `${x}px`, top: `${y}px`, transform: `translateX(${shift})` });
-    grid.append(made);
-  };
-  label(across ? "layer →" : "head →", left, 0, "0");
-  label(across ? "head ↓" : "layer ↓", 0, top - 15, "0");
-  const step = Math.ceil(20 / (width + gap));
-  over.forEach((number, i) => i % step === 0 && label(String(number), left + i * (width + gap) + width / 2, 19, "-50%"));
-  down.forEach((number, i) => label(String(number), left - 8, top + i * (height + gap) + height / 2 - 6, "-100%"));
-  grid.style.height = `${top + down.length * (height + gap)}px`;
+  layOut(byId("grid"), cells, (cell) => cell.head, { gap: 3, fits: 12, widths: [6, 64], height: (width) => Math.max(14, Math.min(34, width)) });
 }
 
 function colourGrid() {

@@ -1,6 +1,6 @@
 // @ts-check
 
-/** Figures that the arrow keys can walk through, and the card that shows what stands at one place. */
+/** Figures of heads, which the arrow keys can walk through, and the card of one head. */
 
 /**
  * Let the items of a figure be reached by keyboard: Tab enters it once, the arrows go to the nearest item that way.
@@ -50,4 +50,85 @@ function nearest(items, from, [dx, dy]) {
     if (distance < least) [best, least] = [item, distance];
   }
   return best;
+}
+
+/**
+ * Put the cells of a figure of heads in their places: layers across where they fit so, else downward.
+ * @param {any} grid @param {any[]} cells @param {(cell: any) => {layer: number, head: number}} of
+ * @param {{gap: number, fits: number, widths: [number, number], height: (width: number) => number}} sizes in pixels; cells narrower than `fits` do not fit
+ */
+function layOut(grid, cells, of, sizes) {
+  const order = (values) => [...new Set(values)].sort((a, b) => a - b);
+  const [layers, numbers] = [order(cells.map((cell) => of(cell).layer)), order(cells.map((cell) => of(cell).head))];
+  const [left, top, { gap }] = [44, 34, sizes];
+  const across = layers.length >= numbers.length && (grid.clientWidth - left) / layers.length - gap >= sizes.fits;
+  const [over, down] = across ? [layers, numbers] : [numbers, layers];
+  const [least, most] = sizes.widths;
+  const width = Math.max(least, Math.min(most, (grid.clientWidth - left) / over.length - gap));
+  const height = sizes.height(width);
+  for (const cell of cells) {
+    const { layer, head } = of(cell);
+    const [column, row] = across ? [layer, head] : [head, layer];
+    const [x, y] = [left + over.indexOf(column) * (width + gap), top + down.indexOf(row) * (height + gap)];
+    Object.assign(cell.style, { left: `${x}px`, top: `${y}px`, width: `${width}px`, height: `${height}px` });
+    cell.place = [x, y];
+  }
+  for (const old of grid.querySelectorAll(".label")) old.remove();
+  const label = (text, x, y, shift) => {
+    const made = element("span", text, "label");
+    Object.assign(made.style, { left: `${x}px`, top: `${y}px`, transform: `translateX(${shift})` });
+    grid.append(made);
+  };
+  label(across ? "layer →" : "head →", left, 0, "0");
+  label(across ? "head ↓" : "layer ↓", 0, top - 15, "0");
+  const step = Math.ceil(20 / (width + gap));
+  over.forEach((number, i) => i % step === 0 && label(String(number), left + i * (width + gap) + width / 2, 19, "-50%"));
+  down.forEach((number, i) => label(String(number), left - 8, top + i * (height + gap) + height / 2 - 6, "-100%"));
+  grid.style.height = `${top + down.length * (height + gap)}px`;
+}
+
+// ---- the card of one head ------------------------------------------------------------------------------------------------
+
+function hideCard() {
+  byId("card").hidden = true;
+}
+
+/** Open the large card where a head is chosen, or close it. @param {any} head @returns {boolean} whether it is open */
+function cardOpen(head) {
+  const dialog = byId("head");
+  if (!head) {
+    if (dialog.open) dialog.close();
+    return false;
+  }
+  if (!dialog.open) {
+    hideCard();
+    dialog.returnTo = document.activeElement;
+    dialog.showModal();
+    dialog.focus({ preventScroll: true });
+    dialog.scrollTop = 0;
+  }
+  return true;
+}
+
+/** Let the large card go to the heads beside its own, and close. @param {() => {label: string}[]} order heads as they are sorted now */
+function makeCard(order) {
+  const dialog = byId("head");
+  const step = (by) => {
+    const list = order();
+    const at = list.findIndex((head) => head.label === state.head);
+    change({ head: list[(at + by + list.length) % list.length].label });
+  };
+  byId("previous").addEventListener("click", () => step(-1));
+  byId("next").addEventListener("click", () => step(1));
+  byId("close").addEventListener("click", () => dialog.close());
+  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+  dialog.addEventListener("close", () => {
+    change({ head: "" });
+    dialog.returnTo?.focus?.();
+  });
+  dialog.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "[") step(-1);
+    if (event.key === "]") step(1);
+  });
 }

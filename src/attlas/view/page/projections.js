@@ -20,24 +20,10 @@ function showCard(card, item) {
   beside(box, item.getBoundingClientRect());
 }
 
-function hideCard() {
-  byId("card").hidden = true;
-}
-
 function drawCard() {
   const dialog = byId("head");
   const card = known.of(state.head);
-  if (!card) {
-    if (dialog.open) dialog.close();
-    return;
-  }
-  if (!dialog.open) {
-    hideCard();
-    dialog.returnTo = document.activeElement;
-    dialog.showModal();
-    dialog.focus({ preventScroll: true });
-    dialog.scrollTop = 0;
-  }
+  if (!cardOpen(card)) return;
   byId("head-title").replaceChildren(...titled(card, roleOf(card)));
   byId("head-facts").textContent = content.modules?.[card.index] ?? "";
   const parts = byId("figures");
@@ -59,28 +45,6 @@ function drawCard() {
   byId("numbers").replaceChildren(...numbersTable(known, card, known.columns).children);
   // A link that was followed is gone, and the keys with it.
   if (!dialog.contains(document.activeElement)) dialog.focus({ preventScroll: true });
-}
-
-function makeCard() {
-  const dialog = byId("head");
-  const step = (by) => {
-    const list = sorted();
-    const at = list.findIndex((card) => card.label === state.head);
-    change({ head: list[(at + by + list.length) % list.length].label });
-  };
-  byId("previous").addEventListener("click", () => step(-1));
-  byId("next").addEventListener("click", () => step(1));
-  byId("close").addEventListener("click", () => dialog.close());
-  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
-  dialog.addEventListener("close", () => {
-    change({ head: "" });
-    dialog.returnTo?.focus?.();
-  });
-  dialog.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === "[") step(-1);
-    if (event.key === "]") step(1);
-  });
 }
 
 // ---- state ---------------------------------------------------------------------------------------------------------------
@@ -153,7 +117,7 @@ async function start() {
   makeGraph();
   makeSpectra();
   makeTable();
-  makeCard();
+  makeCard(sorted);
   layOutSpectra();
   drawRanks();
   drawPredictions();

@@ -35,33 +35,7 @@ function makeSpectra() {
 }
 
 function layOutSpectra() {
-  const grid = byId("spectra");
-  const layers = [...new Set(known.cards.map((card) => card.layer))].sort((a, b) => a - b);
-  const numbers = [...new Set(known.cards.map((card) => card.head))].sort((a, b) => a - b);
-  const [left, top, gap] = [44, 34, 5];
-  const wide = (grid.clientWidth - left) / layers.length - gap;
-  const across = layers.length >= numbers.length && wide >= 18;
-  const [columns, rows] = across ? [layers, numbers] : [numbers, layers];
-  const width = Math.max(3, Math.min(84, (grid.clientWidth - left) / columns.length - gap));
-  const height = Math.max(16, Math.min(64, width * 1.15));
-  for (const cell of cells) {
-    const [column, row] = across ? [cell.card.layer, cell.card.head] : [cell.card.head, cell.card.layer];
-    const [x, y] = [left + columns.indexOf(column) * (width + gap), top + rows.indexOf(row) * (height + gap)];
-    Object.assign(cell.style, { left: `${x}px`, top: `${y}px`, width: `${width}px`, height: `${height}px` });
-    cell.place = [x, y];
-  }
-  for (const old of grid.querySelectorAll(".label")) old.remove();
-  const label = (text, x, y, shift) => {
-    const made = element("span", text, "label");
-    Object.assign(made.style, { left: `${x}px`, top: `${y}px`, transform: `translateX(${shift})` });
-    grid.append(made);
-  };
-  label(across ? "layer →" : "head →", left, 0, "0");
-  label(across ? "head ↓" : "layer ↓", 0, top - 15, "0");
-  const step = Math.ceil(20 / (width + gap));
-  columns.forEach((number, i) => i % step === 0 && label(String(number), left + i * (width + gap) + width / 2, 19, "-50%"));
-  rows.forEach((number, i) => label(String(number), left - 8, top + i * (height + gap) + height / 2 - 6, "-100%"));
-  grid.style.height = `${top + rows.length * (height + gap)}px`;
+  layOut(byId("spectra"), cells, (cell) => cell.card, { gap: 5, fits: 18, widths: [3, 84], height: (width) => Math.max(16, Math.min(64, width * 1.15)) });
 }
 
 // ---- effective ranks -----------------------------------------------------------------------------------------------------
