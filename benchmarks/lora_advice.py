@@ -63,7 +63,7 @@ class Study:
     arms: tuple[str, ...] = tuple(ARMS)
     seeds: tuple[int, ...] = tuple(range(8))
     development: tuple[int, ...] = (100,)
-    rates: tuple[float, ...] = (2e-3, 4e-3, 6e-3)
+    rates: tuple[float, ...] = (2e-3, 4e-3, 6e-3, 9e-3)
     sizes: Sizes = Sizes(steps=32, batch={"facts": 12, "records": 6})  # noqa: RUF009 - it is frozen
     layers: int | None = None
 
