@@ -6,9 +6,9 @@ the same.
 
 How it is kept fair. The budget, the data, their order, the number of steps and what products are multiplied with are
 the same for all arms of a seed. The learning rate is chosen for each arm and task from one grid, by the held-out loss
-on a development seed that is not reported. What the advice is made by was chosen on one seed of a third kind of task
-and, as to the bound of its ranks, after one run on the development seed of facts; neither is reported. EVA gets as many
-ranks as PEFT gives it, which is another number of parameters; it is shown.
+on two development seeds that are not reported. What the advice is made by was chosen on one seed of a third kind of
+task and, as to the bound of its ranks, after one run on a development seed of facts; neither is reported. EVA gets as
+many ranks as PEFT gives it, which is another number of parameters; it is shown.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Study:
     kinds: tuple[str, ...] = ("facts", "records")
     arms: tuple[str, ...] = tuple(ARMS)
     seeds: tuple[int, ...] = tuple(range(8))
-    development: tuple[int, ...] = (100,)
+    development: tuple[int, ...] = (100, 101)
     rates: tuple[float, ...] = (2e-3, 4e-3, 6e-3, 9e-3)
     sizes: Sizes = Sizes(steps=32, batch={"facts": 12, "records": 6})  # noqa: RUF009 - it is frozen
     layers: int | None = None
