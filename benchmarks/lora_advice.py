@@ -99,7 +99,13 @@ def finished(study: Study, file: Path, jobs: int) -> dict[str, dict[str, Any]]:
             futures = {pool.submit(_run, job, study.sizes): job for job in missing}
             for count, future in enumerate(as_completed(futures), start=1):
                 job = futures[future]
-                done[job.key] = {**asdict(job), **future.result()}
+                try:
+                    done[job.key] = {**asdict(job), **future.result()}
+                except BaseException:
+                    # Leaving the pool would wait for all the others, whose results nobody would keep.
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    print(f"advice: {job.key} failed", file=sys.stderr, flush=True)
+                    raise
                 with file.open("a", encoding="utf-8") as lines:
                     lines.write(json.dumps({"study": study.key, "key": job.key, **done[job.key]}) + "\n")
                 left = (time.perf_counter() - begun) / count * (len(missing) - count)
