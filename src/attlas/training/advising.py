@@ -95,7 +95,7 @@ def advise(
 
     Notes
     -----
-    Cost: up to 16 forward and backward passes over a batch, without gradients of the weights. No gradient of a weight
+    Cost: up to 31 forward and backward passes over a batch, without gradients of the weights. No gradient of a weight
     is ever held, only its sums over rows and columns.
 
     Examples
