@@ -7,9 +7,10 @@ the same.
 How it is kept fair. The budget, the data, their order, the number of steps and what products are multiplied with are
 the same for all arms of a seed. The learning rate is chosen for each arm and task from one grid, by the held-out loss
 on two development seeds that are not reported. What the advice is made by was chosen on one seed of a third kind of
-task and, as to the bound of its ranks, after one run on a development seed of facts; neither is reported. It was changed
-once more when it gave up on one of the reported seeds (it had taken the gradient after a step alone), and all of its
-runs were made again. EVA gets as many ranks as PEFT gives it, which is another number of parameters; it is shown.
+task and, as to the bound of its ranks, after one run on a development seed of facts; neither is reported. It was
+changed once more when it gave up on one of the reported seeds (it had taken the gradient after a step alone), and all
+of its runs were made again. EVA gets as many ranks as PEFT gives it, which is another number of parameters; it is
+shown.
 """
 
 from __future__ import annotations
