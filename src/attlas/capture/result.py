@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
+from attlas._showing import shown, still
 from attlas.capture.layer import Layer, kept
 from attlas.errors import ArgumentError, CaptureError, complaint
 from attlas.matrix import AttentionMatrix
@@ -16,6 +17,8 @@ from attlas.results import Provenance
 
 if TYPE_CHECKING:
     from os import PathLike
+
+    from attlas.capture.language_model import LanguageModel
 
 
 class Source(Protocol):
@@ -144,6 +147,30 @@ class Capture:
 
         return save_capture(self, path)
 
+    def show(self, *, model: LanguageModel | None = None, title: str = "", height: int = 720) -> Any:
+        """Look around in it, in Jupyter or VS Code: every layer and head as a map that can be zoomed.
+
+        Parameters
+        ----------
+        model : LanguageModel, optional
+            The model that read it: with it, chat turns, the spectra of heads and explanations are there, too.
+        title : str
+            What it is called.
+        height : int
+            Of the widget, in pixels.
+
+        Returns
+        -------
+        AnyWidget
+            A widget that the notebook displays.
+
+        Raises
+        ------
+        MissingPackageError
+            The package anywidget is not installed: ``pip install 'attlas[notebook]'``.
+        """
+        return shown(self, model=model, title=title, height=height)
+
     def of_document(self, text: str, tokens: list[str], *, model: str, fingerprint: str) -> Capture:
         """Return the same capture, knowing its document and its model."""
         provenance = replace(self.provenance, model=model, fingerprint=fingerprint)
@@ -176,6 +203,10 @@ class Capture:
             )
             raise ArgumentError(complaint("layer", wanted=f"a captured layer ({span})", got=repr(layer)))
         return number
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: some facts, and some rows of some heads."""
+        return still(self)
 
     def __repr__(self) -> str:
         if not self.layers:

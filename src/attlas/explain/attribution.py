@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from attlas._showing import shown
 from attlas._tables import Table
 from attlas.explain.targets import Target
 from attlas.results import Provenance
@@ -134,6 +135,23 @@ class Attribution(Table):
     def __repr__(self) -> str:
         trust = "faithfulness not measured" if self.faithfulness is None else self.faithfulness.verdict
         return f"Attribution({self.name} of {self.target.name}, {len(self.tokens):,} tokens, {trust})"
+
+    def show(self, *, title: str = "an explanation", height: int = 640) -> Any:
+        """Look around in it, in Jupyter or VS Code: the page of `attlas.view.explanation_page`, in a frame.
+
+        Parameters
+        ----------
+        title : str
+            The document's name.
+        height : int
+            Of the frame, in pixels.
+
+        Returns
+        -------
+        object
+            A page that the notebook displays, and that stays in it when it is saved.
+        """
+        return shown(self, title=title, height=height)
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: the verdict, and the text coloured by the scores."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from attlas._showing import shown, still
 from attlas.matrix import logsumexp
 from attlas.matrix.operator import AttentionOperator, Reader, Tile
 from attlas.matrix.scores import Scores
@@ -196,6 +198,34 @@ class AttentionMatrix(AttentionOperator):
 
     def occupied(self, rows: slice, cols: slice) -> bool:
         return self.visibility.occupied(rows, cols)
+
+    def show(self, *, tokens: Sequence[str] | None = None, title: str = "", height: int = 720) -> Any:
+        """Look around in it, in Jupyter or VS Code: every head as a map that can be zoomed.
+
+        Parameters
+        ----------
+        tokens : sequence of str, optional
+            What each key is, for the axes; with fewer queries than keys, the queries are the last of them.
+        title : str
+            What it is called.
+        height : int
+            Of the widget, in pixels.
+
+        Returns
+        -------
+        AnyWidget
+            A widget that the notebook displays; of a batch, it shows the first element.
+
+        Raises
+        ------
+        MissingPackageError
+            The package anywidget is not installed: ``pip install 'attlas[notebook]'``.
+        """
+        return shown(self, tokens=tokens, title=title, height=height)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: its size and rules, and some rows of some heads."""
+        return still(self)
 
     def _like(self, **changed: object) -> Self:
         """Return this matrix with some parts changed: parts that were checked once are not checked again."""
