@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -53,8 +52,6 @@ _OTHERWISE = {"globenc": "globenc:pre-norm"}
 _TRIAL = 8
 """Tokens on which it is tried whether a method fits the model."""
 
-_FORMS = '-1, "-1: Paris", "-1: Paris/ Rome", next@120 or label:1'
-
 
 def _show_methods(wanted: bool) -> None:
     if wanted:
@@ -97,7 +94,9 @@ def tell_explanation(
     by: Annotated[
         str,
         typer.Option(
-            "--by", help="What is scored and taken away: each token, word, sentence, line or turn.", metavar="UNIT"
+            "--by",
+            help="What is scored and taken away: each token, word, sentence, line, turn or function.",
+            metavar="UNIT",
         ),
     ] = "word",
     budget: Annotated[
@@ -169,11 +168,13 @@ def tell_explanation(
 
     attlas explain --list
     """
+    from attlas.explain.target_text import parsed_target
+
     place = page_file(page, PAGE_NAME)
     check_file("--out", out, "scores.parquet")
     if place is not None:
         check_folder(place.parent)
-    targets = [parsed(one) for one in target or ["-1"]]
+    targets = [parsed_target(one, "--target") for one in target or ["-1"]]
     _check_choices(by, removal)
     names, missing = chosen_methods(method, preset)
     for name, package in missing.items():
@@ -191,38 +192,6 @@ def tell_explanation(
         _print_json(found, tests, top)
     else:
         _print(found, tests, top, [path for path in (place, out) if path is not None])
-
-
-def parsed(text: str) -> Any:
-    """Return a target as `attlas.explain` takes it.
-
-    Parameters
-    ----------
-    text : str
-        A position, such as ``-1``; with a token behind a colon, spaces included; with a second one behind ``/`` for
-        the difference of the two; ``next@120`` for the token that really follows; ``label:1`` for a class.
-
-    Raises
-    ------
-    ArgumentError
-        It is none of these.
-    """
-    from attlas.explain.targets import Target
-
-    if match := re.fullmatch(r"label:\s*([0-9]{1,6})\s*", text):
-        return Target.label(int(match[1]))
-    if match := re.fullmatch(r"next@\s*(-?[0-9]{1,9})\s*", text):
-        return (int(match[1]), "next")
-    if match := re.fullmatch(r"\s*(-?[0-9]{1,9})\s*", text):
-        return int(match[1])
-    if match := re.fullmatch(r"\s*(-?[0-9]{1,9}):(.+)", text, re.DOTALL):
-        position, tokens = int(match[1]), match[2]
-        pair = re.fullmatch(r"([^/]+)/([^/]+)", tokens, re.DOTALL)
-        named = pair.groups() if pair else (tokens,)
-        if named == ("next",):  # attlas.explain would take it for the token that follows
-            raise ArgumentError(complaint("--target", wanted="a token other than next", got=repr(text)))
-        return (position, *named)
-    raise ArgumentError(complaint("--target", wanted=f"one of the forms {_FORMS}", got=repr(text)))
 
 
 def chosen_methods(method: str | None, preset: str | None) -> tuple[list[str], dict[str, str]]:

@@ -90,7 +90,7 @@ def explain(
         By whose rules, where a paper and its released code differ, for every method named without one.
     spans : str or sequence of (int, int)
         In which parts scores are summed up, removed and shown: ``"token"``, ``"word"``, ``"sentence"``, ``"line"``,
-        ``"turn"``, or characters of the text, from and up to.
+        ``"turn"``, ``"function"``, or characters of the text, from and up to.
     answer : str or sequence of int, optional
         Of an encoder-decoder model, what the decoder has said so far; targets lie at positions of the decoder. By
         default it is given its start token alone.

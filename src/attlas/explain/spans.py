@@ -1,4 +1,4 @@
-"""Parts of a text that people read: tokens, words, sentences, lines, chat turns, or stretches of their own.
+"""Parts of a text that people read: tokens, words, sentences, lines, turns, definitions, or stretches of their own.
 
 Every token lies in at most one span. A token belongs where most of its characters are, spaces not counted; a special
 token is a span of its own. Sentences and words are found by plain rules, the same for every language.
@@ -16,10 +16,11 @@ from torch import Tensor
 
 from attlas.errors import ArgumentError, complaint
 from attlas.explain.attribution import Span
+from attlas.explain.definitions import definitions_of
 from attlas.explain.turns import between, turns_of
 from attlas.models import Document
 
-Spans = Literal["token", "word", "sentence", "line", "turn"] | Sequence[tuple[int, int]]
+Spans = Literal["token", "word", "sentence", "line", "turn", "function"] | Sequence[tuple[int, int]]
 """A name, or characters of the text, from and up to."""
 
 _UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # scripts that put no spaces between words
@@ -41,7 +42,8 @@ def spans_of(spans: Any, document: Document, tokenizer: Any = None) -> tuple[Spa
     ----------
     spans : str or sequence of (int, int)
         ``"token"``, ``"word"``, ``"sentence"``, ``"line"``, ``"turn"`` (of a chat, by the marks that the tokenizer's
-        template puts around a message), or characters of the text, from and up to, which must not overlap.
+        template puts around a message), ``"function"`` (definitions of a source, or sections under headings; see
+        `attlas.explain.definitions`), or characters of the text, from and up to, which must not overlap.
     document : Document
         The text and its tokens.
     tokenizer : PreTrainedTokenizerBase, optional
@@ -172,9 +174,14 @@ def _sentences(text: str) -> Iterator[tuple[int, int]]:
     return between(text, ends)
 
 
+def _functions(text: str) -> Iterator[tuple[int, int]]:
+    return ((one.start, one.stop) for one in definitions_of(text))
+
+
 _CUTS: Mapping[str, Callable[[str], Iterator[tuple[int, int]]]] = {
     "word": _words,
     "sentence": _sentences,
     "line": _lines,
+    "function": _functions,
 }
 _WANTED = f"{', '.join(map(repr, ('token', *_CUTS, 'turn')))}, or pairs (start, stop) of characters"

@@ -1,9 +1,13 @@
-"""The statistics of every head of a capture, in one streaming pass a layer."""
+"""The statistics of every head of a capture, in one streaming pass a layer.
+
+`head_statistics` measures all layers; `Measuring` one at a time, and answers other questions in the same pass.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,8 +16,8 @@ from attlas.capture import Capture
 from attlas.errors import ArgumentError, CaptureError, complaint
 from attlas.heads.offset import AtOffset
 from attlas.heads.table import NEAR, HeadStatistics, LayerStatistics, effective_rank
-from attlas.matrix import AttentionMatrix, Distance, Entropy, Mass, Pool, Received, ask
-from attlas.matrix.even import even_spread
+from attlas.matrix import AttentionMatrix, Distance, Entropy, Mass, Pause, Pool, Question, Received, ask
+from attlas.matrix.even import even_spread, only_by_position
 from attlas.models.progress import Progress
 
 CELLS = 2_400_000
@@ -55,27 +59,127 @@ def head_statistics(
     -----
     One streaming pass over each matrix answers all questions at once; about as long as the model's own forward pass.
     """
-    if not len(cap):
-        raise CaptureError("the capture is empty: call the model inside of the `with` block first")
-    matrices = [_element(cap[number], batch) for number in cap.layers]
-    sizes = [m.shape[1] * m.shape[2] * m.shape[3] for m in matrices]
-    wanted = _usual_size(matrices) if pool is None else pool
-    evens: dict[tuple[object, ...], _Measured] = {}
+    measuring = Measuring(cap, pool, batch=batch)
+    sizes = [measuring.entries(number) for number in cap.layers]
     layers, done = [], 0
-    for number, name, matrix, size in zip(cap.layers, cap.names, matrices, sizes, strict=True):
+    for number, size in zip(cap.layers, sizes, strict=True):
 
         def tell(part: int, parts: int, before: int = done, here: int = size) -> None:
             if progress is not None:
                 progress(before + here * part // parts, sum(sizes), "measuring heads")
 
-        fitting = (min(wanted[0], matrix.shape[2]), min(wanted[1], matrix.shape[3]))
-        even = _even(matrix, fitting, evens)
-        found = _measure(matrix, even.counts, fitting, tell)
-        layers.append(_layer(number, name, cap.heads(number), matrix, found, even))
+        layers.append(measuring.layer(number, progress=tell)[0])
         done += size
-    settings = {**cap.provenance.settings, "pool": list(wanted), "batch": batch, "near": NEAR}
+    settings = {**cap.provenance.settings, "pool": list(measuring.size), "batch": batch, "near": NEAR}
     tokens = None if cap.tokens is None else tuple(cap.tokens)
     return HeadStatistics(tuple(layers), tokens, replace(cap.provenance, settings=settings))
+
+
+class Measuring:
+    """Measures the layers of a capture one at a time, in any order; those that hide alike share their even spread.
+
+    Parameters
+    ----------
+    cap, pool, batch
+        As in `head_statistics`.
+    at_each_tile : callable, optional
+        Called before each tile, from several threads: it may wait, to let other work go ahead, or raise, to stop.
+
+    Raises
+    ------
+    CaptureError
+        The capture is empty.
+    ArgumentError
+        `batch` or `pool` does not fit.
+    """
+
+    def __init__(
+        self,
+        cap: Capture,
+        pool: tuple[int, int] | None = None,
+        *,
+        batch: int = 0,
+        at_each_tile: Callable[[], None] | None = None,
+    ) -> None:
+        if not len(cap):
+            raise CaptureError("the capture is empty: call the model inside of the `with` block first")
+        self._cap = cap
+        self._names = dict(zip(cap.layers, cap.names, strict=True))
+        self._matrices = {number: _element(cap[number], batch) for number in cap.layers}
+        self._pauses = () if at_each_tile is None else (Pause(at_each_tile),)
+        self._evens: dict[tuple[object, ...], _Measured] = {}
+        self.size = _usual_size(list(self._matrices.values())) if pool is None else pool
+
+    def entries(self, number: int) -> int:
+        """Return how many entries a layer's matrices have."""
+        _, head, n_query, n_key = self._matrices[number].shape
+        return head * n_query * n_key
+
+    def layer(
+        self, number: int, *also: Question[Any, Any], progress: Callable[[int, int], None] | None = None
+    ) -> tuple[LayerStatistics, list[Any]]:
+        """Measure a layer, and answer other questions about its matrix in the same pass.
+
+        Parameters
+        ----------
+        number : int
+            The layer's.
+        *also : Question
+            What else is asked, of the one batch element.
+        progress : callable, optional
+            Called as ``progress(done, total)``.
+        """
+        matrix = self._matrices[number]
+        fitting = (min(self.size[0], matrix.shape[2]), min(self.size[1], matrix.shape[3]))
+        even = self._even(matrix, fitting)
+        found, answers = _measure(matrix, even.counts, fitting, (*also, *self._pauses), progress)
+        layer = _layer(number, self._names[number], self._cap.heads(number), matrix, found, even)
+        return layer, answers[: len(also)]
+
+    def _even(self, matrix: AttentionMatrix, size: tuple[int, int]) -> _Measured:
+        """Measure the even spread; layers that are alike in what they hide by position share it."""
+        rules = matrix.visibility
+        even = even_spread(matrix)
+        same = (matrix.shape[2:], size, rules.causal, rules.window)
+        if not only_by_position(even):
+            return _measure(even, None, size, self._pauses)[0]
+        if same not in self._evens:
+            self._evens[same] = _measure(even, None, size, self._pauses)[0]
+        return self._evens[same]
+
+
+def one_head(
+    cap: Capture, layer: int, head: int, *, batch: int = 0, at_each_tile: Callable[[], None] | None = None
+) -> LayerStatistics:
+    """Measure a single head, in a pass over its matrix alone.
+
+    Parameters
+    ----------
+    cap : Capture
+        Whose head it is.
+    layer, head : int
+        Which; `head` counts as in the model, as in `Capture.heads`.
+    batch : int
+        Which element of the batch.
+    at_each_tile : callable, optional
+        As in `Measuring`.
+
+    Raises
+    ------
+    ArgumentError
+        There is no such layer or head, or `batch` does not fit.
+    """
+    numbers = cap.heads(layer)
+    if head not in numbers:
+        raise ArgumentError(complaint("head", wanted=f"one of {', '.join(map(str, numbers))}", got=repr(head)))
+    at = numbers.index(head)
+    matrix = _element(cap[layer], batch).narrow(slice(0, 1), slice(at, at + 1))
+    pauses = () if at_each_tile is None else (Pause(at_each_tile),)
+    size = (min(USUAL, matrix.shape[2]), min(USUAL, matrix.shape[3]))
+    even = _measure(even_spread(matrix), None, size, pauses)[0]
+    found = _measure(matrix, even.counts, size, pauses)[0]
+    name = dict(zip(cap.layers, cap.names, strict=True))[layer]
+    return _layer(layer, name, (head,), matrix, found, even)
 
 
 def _element(matrix: AttentionMatrix, batch: int) -> AttentionMatrix:
@@ -116,8 +220,9 @@ def _measure(
     matrix: AttentionMatrix,
     counts: Tensor | None,
     size: tuple[int, int],
+    also: Sequence[Question[Any, Any]] = (),
     tell: Callable[[int, int], None] | None = None,
-) -> _Measured:
+) -> tuple[_Measured, list[Any]]:
     """Ask a matrix everything at once; without `counts` it is the even spread itself, whose sums are the counts."""
     answers = ask(
         matrix,
@@ -129,9 +234,11 @@ def _measure(
         Mass(NEAR),
         Pool(size, "mean"),
         Pool(size, "max"),
+        *also,
         progress=tell,
     )
-    received, entropy, distance, first, previous, near, mean, peak = (a[0].cpu().float() for a in answers)
+    own, others = answers[: len(answers) - len(also)], answers[len(answers) - len(also) :]
+    received, entropy, distance, first, previous, near, mean, peak = (a[0].cpu().float() for a in own)
     seen = matrix.valid_rows[0].cpu()
     visible = matrix.lse[0].exp().cpu().float() if counts is None else counts
     several = seen & (visible > 1)
@@ -154,20 +261,7 @@ def _measure(
         "top_key_share": top / total.clamp(min=torch.finfo(total.dtype).tiny),
         "rank": effective_rank(mean),
     }
-    return _Measured(values, top_key, received, entropy, distance, mean, peak, visible)
-
-
-def _even(matrix: AttentionMatrix, size: tuple[int, int], known: dict[tuple[object, ...], _Measured]) -> _Measured:
-    """Measure the even spread; layers that are alike in what they hide by position share it."""
-    rules = matrix.visibility
-    even = even_spread(matrix)
-    # The even spread knows no kinds of bias but those that hide.
-    same = (matrix.shape[2:], size, rules.causal, rules.window)
-    if even.visibility.mask is not None or even.bias is not None:
-        return _measure(even, None, size)
-    if same not in known:
-        known[same] = _measure(even, None, size)
-    return known[same]
+    return _Measured(values, top_key, received, entropy, distance, mean, peak, visible), others
 
 
 def _layer(

@@ -6,11 +6,12 @@ from attlas.matrix.chain import Chain
 from attlas.matrix.columns import Received
 from attlas.matrix.comparing import Compare
 from attlas.matrix.contributions import Contributions
-from attlas.matrix.elementwise import Positive, Product
+from attlas.matrix.elementwise import Difference, Positive, Product
 from attlas.matrix.gradient import AttentionGradient
 from attlas.matrix.gram import GramNorm
 from attlas.matrix.operator import AttentionOperator, Reader, Tile
-from attlas.matrix.pooling import Pool
+from attlas.matrix.pausing import Pause
+from attlas.matrix.pooling import Pool, PoolCells
 from attlas.matrix.products import Apply, ApplyTransposed
 from attlas.matrix.proximity import Proximity
 from attlas.matrix.questions import Question, ask
@@ -31,12 +32,15 @@ __all__ = [
     "Chain",
     "Compare",
     "Contributions",
+    "Difference",
     "Distance",
     "Entropy",
     "GramNorm",
     "HeadMean",
     "Mass",
+    "Pause",
     "Pool",
+    "PoolCells",
     "Positive",
     "Product",
     "Proximity",

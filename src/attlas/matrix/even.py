@@ -12,8 +12,13 @@ import torch
 from torch import Tensor
 
 from attlas.matrix.hiding import can_hide, hidden_by
+from attlas.matrix.pooling import PoolCells
+from attlas.matrix.questions import ask
 from attlas.matrix.softmax import AttentionMatrix
-from attlas.matrix.visibility import Formula
+from attlas.matrix.visibility import Formula, Visibility
+
+COUNTED = 2**20
+"""Rows times cells that are counted at a time."""
 
 
 def even_spread(matrix: AttentionMatrix) -> AttentionMatrix:
@@ -46,6 +51,73 @@ def even_spread(matrix: AttentionMatrix) -> AttentionMatrix:
         mask=_renumbered(rules.mask, matrix) if callable(rules.mask) else rules.mask,
         bias=hiding,
     )
+
+
+def only_by_position(matrix: AttentionMatrix) -> bool:
+    """Tell whether position alone decides which keys a query sees: then matrices of one shape are alike in that."""
+    return matrix.visibility.mask is None and (matrix.bias is None or not can_hide(matrix.bias))
+
+
+def seen_keys(even: AttentionMatrix) -> Tensor:
+    """Return how many keys each query sees, given the even spread over them; (batch, head, n_query), whole numbers."""
+    if not only_by_position(even):
+        return torch.where(even.valid_rows, even.lse.exp().round(), 0.0)
+    start, stop = _spans(even.visibility, slice(0, even.shape[2]), even)
+    return (stop - start).to(even.accumulator).expand(even.shape[:3])
+
+
+def even_cells(even: AttentionMatrix, width: int, rows: slice, cols: slice) -> Tensor:
+    """Return what the even spread puts into each cell of `width` rows and columns of a part of the matrix.
+
+    Parameters
+    ----------
+    even : AttentionMatrix
+        What `even_spread` gave.
+    width : int
+        Of a cell; see `PoolCells`.
+    rows, cols : slice
+        The part; both begin at a multiple of `width`, and end at one or at the matrix' edge.
+
+    Returns
+    -------
+    Tensor, (batch, head, cells down, cells across)
+
+    Notes
+    -----
+    Where position alone decides what is seen, each row of a cell counts how many of its keys lie in it, and no entry is
+    computed; else the entries are summed.
+    """
+    question = PoolCells(width, "sum", rows=rows, cols=cols)
+    if not only_by_position(even):
+        return ask(even, question)[0]
+    question.check(even)
+    step = max(1, COUNTED // (-(-(cols.stop - cols.start) // width)) // width) * width
+    strips = [slice(first, min(first + step, rows.stop)) for first in range(rows.start, rows.stop, step)]
+    cells = torch.cat([_counted(even, width, strip, cols) for strip in strips])
+    return cells.expand(*even.shape[:2], *cells.shape)
+
+
+def _counted(even: AttentionMatrix, width: int, rows: slice, cols: slice) -> Tensor:
+    """Return what the even spread puts into some cells, by counting; (cells down, cells across)."""
+    start, stop = _spans(even.visibility, rows, even)
+    shares = 1 / (stop - start).clamp(min=1).to(even.accumulator)
+    edges = torch.arange(cols.start, cols.stop + width, width, device=even.device).clamp(max=cols.stop)
+    inside = torch.minimum(stop.unsqueeze(-1), edges[1:]) - torch.maximum(start.unsqueeze(-1), edges[:-1])
+    each = inside.clamp(min=0) * shares.unsqueeze(-1)
+    return torch.nn.functional.pad(each, (0, 0, 0, -len(each) % width)).unflatten(0, (-1, width)).sum(1)
+
+
+def _spans(rules: Visibility, rows: slice, even: AttentionMatrix) -> tuple[Tensor, Tensor]:
+    """Return from which key and up to which each of some rows sees, (rows,) each, judged by position alone."""
+    position = torch.arange(rows.start, rows.stop, device=even.device) + rules.offset
+    start, stop = torch.zeros_like(position), torch.full_like(position, rules.n_key)
+    if rules.window is not None:
+        start = position - rules.window + 1
+        stop = position + rules.window
+    if rules.causal:
+        stop = position + 1
+    start = start.clamp(min=0, max=rules.n_key)
+    return start, torch.maximum(stop.clamp(min=0, max=rules.n_key), start)
 
 
 def _same_for_all_heads(rule: Tensor | Formula | None) -> bool:

@@ -264,8 +264,9 @@ class AttentionOperator(ABC):
         size : (rows, cols)
             Up to 4096 each. Row bin `i` covers the queries from ``i * n_query // rows`` up to, not including,
             ``(i + 1) * n_query // rows``; columns likewise; so every entry falls into exactly one bin.
-        reduce : {"mean", "sum", "max"}
-            What a bin shows. Hidden entries count as the zeros that they are.
+        reduce : {"mean", "sum", "max", "extreme"}
+            What a bin shows. Hidden entries count as the zeros that they are; the extreme is the entry of largest size,
+            with its sign.
 
         Returns
         -------

@@ -21,11 +21,12 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _lock = threading.Lock()
-_pools: dict[int, ThreadPoolExecutor] = {}
+_pools: dict[tuple[int, bool], ThreadPoolExecutor] = {}
 if hasattr(os, "register_at_fork"):
     # A forked child inherits the pools but not their threads.
     os.register_at_fork(after_in_child=_pools.clear)
 _inline: ContextVar[bool] = ContextVar("attlas_inline", default=False)
+_ahead: ContextVar[bool] = ContextVar("attlas_ahead", default=False)
 
 
 @contextmanager
@@ -36,6 +37,16 @@ def inline() -> Iterator[None]:
         yield
     finally:
         _inline.reset(token)
+
+
+@contextmanager
+def ahead() -> Iterator[None]:
+    """Run work on workers of its own, so that it need not wait until longer work that is under way has ended."""
+    token = _ahead.set(True)
+    try:
+        yield
+    finally:
+        _ahead.reset(token)
 
 
 def each(
@@ -60,7 +71,7 @@ def each(
     workers = min(torch.get_num_threads(), len(items))
     if device.type != "cpu" or workers <= 1 or _inline.get():
         return _in_turn(work, items, device, progress)
-    return _in_parallel(work, items, device, _pool(torch.get_num_threads()), progress)
+    return _in_parallel(work, items, device, _pool(torch.get_num_threads(), _ahead.get()), progress)
 
 
 @contextmanager
@@ -117,9 +128,9 @@ def _in_parallel(
     return [future.result() for future in futures]
 
 
-def _pool(size: int) -> ThreadPoolExecutor:
+def _pool(size: int, ahead: bool) -> ThreadPoolExecutor:
     with _lock:
-        if size not in _pools:
+        if (size, ahead) not in _pools:
             ready = threading.Barrier(size + 1)
 
             def use_one_core() -> None:
@@ -134,5 +145,5 @@ def _pool(size: int) -> ThreadPoolExecutor:
             ready.wait()
             # The workers' choice is their own, but it also became the default of threads yet to come: put that back.
             torch.set_num_threads(size)
-            _pools[size] = pool
-        return _pools[size]
+            _pools[size, ahead] = pool
+        return _pools[size, ahead]

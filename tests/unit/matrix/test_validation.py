@@ -87,7 +87,7 @@ def test_scores_beyond_float64_are_refused():
         (lambda A: A.mass(sinks=-1), "sinks: wanted a whole number of at least 0"),
         (lambda A: A.pool((0, 4)), r"size: wanted \(rows, cols\) from 1 to 4096 each"),
         (lambda A: A.pool((4, 4097)), r"size: wanted \(rows, cols\) from 1 to 4096 each"),
-        (lambda A: A.pool((4, 4), "median"), "reduce: wanted 'mean' or 'sum' or 'max', got 'median'"),
+        (lambda A: A.pool((4, 4), "median"), "reduce: wanted 'mean' or 'sum' or 'max' or 'extreme', got 'median'"),
         (lambda A: A.pool((20, 4), "sum"), r"size: wanted at most \(10, 12\) for a sum"),
         (lambda A: A.received(torch.ones(9)), r"weights: wanted a shape that broadcasts to .* \(2, 4, 10\)"),
         (lambda A: A.compare(A[:, :2]), r"other: wanted shape \(2, 4, 10, 12\), got shape \(2, 2, 10, 12\)"),
