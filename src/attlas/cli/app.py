@@ -19,6 +19,7 @@ from attlas.cli.models import models_app
 from attlas.cli.plan import make_plan
 from attlas.cli.profile import make_profile
 from attlas.cli.projections import tell_projections
+from attlas.cli.view import open_view
 
 app = typer.Typer(
     name="attlas",
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(models_app, name="models")
 app.command("map")(draw_map)
+app.command("view")(open_view)
 app.command("heads")(tell_heads)
 app.command("explain")(tell_explanation)
 app.command("projections")(tell_projections)
