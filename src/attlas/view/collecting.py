@@ -173,12 +173,12 @@ def _spectra(table: ProjectionTable) -> dict[str, Tensor]:
         tracks[name] = torch.stack([torch.nn.functional.pad(values, (0, width - len(values))) for values in found])
         if table.compositions:
             d_model = table.compositions[0].d_model
-            tracks[f"{name}_chance"] = _random_spectrum(d_model, width)[None]
+            tracks[f"{name}_chance"] = random_spectrum(d_model, width)[None]
     return tracks
 
 
 @lru_cache(maxsize=8)
-def _random_spectrum(d_model: int, width: int) -> Tensor:
+def random_spectrum(d_model: int, width: int) -> Tensor:
     """Return the mean shape of the spectrum of two Gaussian factors' product, (width,); always the same draws."""
     generator = torch.Generator().manual_seed(0)
     shapes = []
@@ -207,8 +207,7 @@ def _kernels(table: ProjectionTable) -> dict[str, Tensor]:
 
 def _done(roles: HeadTable, heads: Sequence[tuple[int, int]]) -> dict[str, Any]:
     """Return what a table of roles says about these heads."""
-    at = {head: i for i, head in enumerate(roles.heads)}
-    order = [at.get(head) for head in heads]
+    order = _order(roles, heads)
     labels = {role.name: role.label for role in roles.roles}
     names = roles.names
     shown = [None if i is None or names[i] == "none" else labels.get(names[i], names[i]) for i in order]
@@ -218,8 +217,18 @@ def _done(roles: HeadTable, heads: Sequence[tuple[int, int]]) -> dict[str, Any]:
         )
         for one in roles.predictions
     ]
-    cards = [_role(scores, order) for scores in roles.scores.values()]
-    return {"roles": cards, "role": shown, "predictions": predictions}
+    return {"roles": role_cards(roles, heads), "role": shown, "predictions": predictions}
+
+
+def role_cards(roles: HeadTable, heads: Sequence[tuple[int, int]]) -> list[RoleCard]:
+    """Return what a table of roles says about these heads, role by role; None where it has no row for one."""
+    order = _order(roles, heads)
+    return [_role(scores, order) for scores in roles.scores.values()]
+
+
+def _order(roles: HeadTable, heads: Sequence[tuple[int, int]]) -> list[int | None]:
+    at = {head: i for i, head in enumerate(roles.heads)}
+    return [at.get(head) for head in heads]
 
 
 def _role(scores: RoleScores, order: Sequence[int | None]) -> RoleCard:

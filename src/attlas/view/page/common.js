@@ -61,6 +61,7 @@ function followAddress() {
 
 /** Put what is shown into the address. @param {string} hash */
 function setAddress(hash) {
+  if (location.protocol === "about:") return; // in a notebook's frame, which has no address of its own
   history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
 }
 

@@ -1,0 +1,214 @@
+"""Tiles of every level of a matrix: the deep ones computed when they are asked for, the others pooled once and kept.
+
+A tile of a deep level covers few entries, so it is computed from queries and keys in milliseconds. A tile of a level
+above covers so many that all tiles of such levels come from one pass over the whole matrix: its finest cells are kept,
+and larger cells are made of them. The uppermost tiles of all heads are kept apart, for they are on the first page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attlas.errors import ArgumentError, complaint
+from attlas.matrix import AttentionOperator, PoolCells, Question, ask
+from attlas.matrix.threads import ahead
+from attlas.view.tiles.grid import TILE, Grid, Place
+from attlas.view.tiles.kept import Check, Kept
+from attlas.view.tiles.matrices import Shown
+
+REDUCERS = ("max", "mean", "mass", "lift")
+
+DEEP = 4096**2
+"""Entries of all heads that are read for a tile, up to which it is computed on request."""
+
+FINEST = 1024
+"""Cells along a side that are kept of a matrix at most."""
+
+TOPS_BYTES = 144 * 2**20
+OPENED = 8
+"""Matrices of which more than the uppermost tile is kept."""
+
+SPREADS_BYTES = 8 * 2**20
+RECENT_BYTES = 16 * 2**20
+"""Of tiles that were computed on request: one that comes back into sight is there at once."""
+
+_TURN = 0.05  # seconds between looks at whether a pass is still wanted, while another one is under way
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """Which levels of a matrix are kept: those from 0 up to and with `deepest`; -1 for none."""
+
+    grid: Grid
+    deepest: int
+
+    @staticmethod
+    def of(matrix: Shown) -> _Levels:
+        grid = matrix.grid
+        deepest = -1
+        for level in range(grid.levels):
+            cell = grid.cell(level)
+            few = (TILE * cell) ** 2 * matrix.operator.heads_read <= DEEP
+            if few or -(-max(grid.n_query, grid.n_key) // cell) > FINEST:
+                break
+            deepest = level
+        return _Levels(grid, deepest)
+
+
+def uppermost(shape: tuple[int, int]) -> list[PoolCells]:
+    """Return the questions whose answers `Pyramid.keep_top` takes, for exact matrices of n_query × n_key."""
+    cell = Grid(*shape).cell(0)
+    return [PoolCells(cell, "max"), PoolCells(cell, "sum")]
+
+
+class Pyramid:
+    """Gives tiles of matrices."""
+
+    def __init__(self) -> None:
+        self._tops = Kept(TOPS_BYTES)
+        self._opened = Kept(OPENED * 2 * 4 * FINEST**2)
+        self._spreads = Kept(SPREADS_BYTES)
+        self._recent = Kept(RECENT_BYTES)
+        self._passing = Lock()
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes are kept."""
+        return sum(kept.nbytes for kept in self._all)
+
+    def tile(self, matrix: Shown, level: int, row: int, col: int, reduce: str, check: Check) -> Tensor:
+        """Return a tile; (cells down, cells across).
+
+        Parameters
+        ----------
+        matrix : Shown
+        level, row, col : int
+            Which one.
+        reduce : {"max", "mean", "mass", "lift"}
+            What a cell shows: its largest entry, in size and with its sign where entries may be negative; the mean or
+            the sum of its entries, hidden ones as the zeros that they are; or the sum over that of the even spread, 0
+            where nothing is visible.
+        check : callable
+            Called now and then; raises when nobody waits for the tile any more.
+
+        Raises
+        ------
+        ArgumentError
+            There is no such tile, or the matrix has no such reducer.
+        """
+        if reduce not in REDUCERS or (reduce == "lift" and matrix.spread is None):
+            known = REDUCERS[: len(REDUCERS) - (matrix.spread is None)]
+            raise ArgumentError(complaint("reduce", wanted=" or ".join(known), got=ascii(reduce[:20])))
+        place = matrix.grid.place(level, row, col)
+        check()
+        if level == matrix.grid.levels:
+            return self._entries(matrix, place, reduce)
+        base = "max" if reduce == "max" else "sum"
+        cells = self._kept(matrix, level, place, base, check)
+        if cells is None:
+            question = PoolCells(place.cell, _base(matrix, base), rows=place.rows, cols=place.cols)
+            key = (matrix.name, level, row, col, base)
+            cells = self._recent.get(key, lambda: tuple(self._ask(matrix.operator, [question], check)), check)[0]
+        if reduce == "mean":
+            return cells / _sizes(place, cells)
+        return _lift(cells, self._spread(matrix, place, check)) if reduce == "lift" else cells
+
+    def keep_top(self, name: str, peak: Tensor, mass: Tensor) -> None:
+        """Keep the uppermost tile of a head, (cells down, cells across) each."""
+        self._tops.keep(name, peak.cpu(), mass.cpu())
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        for kept in self._all:
+            kept.clear()
+
+    @property
+    def _all(self) -> tuple[Kept, ...]:
+        return self._tops, self._opened, self._spreads, self._recent
+
+    def _entries(self, matrix: Shown, place: Place, reduce: str) -> Tensor:
+        tile = matrix.operator[0, 0, place.rows, place.cols]
+        if reduce == "lift" and matrix.spread is not None:
+            return tile * matrix.spread.counts[place.rows].unsqueeze(-1)
+        return tile
+
+    def _kept(self, matrix: Shown, level: int, place: Place, base: str, check: Check) -> Tensor | None:
+        """Return a tile of a level that is kept, made of the finest cells that are."""
+        which = 0 if base == "max" else 1
+        top = self._tops.known(matrix.name) if level == 0 else None
+        if top is not None:
+            return top[which]
+        levels = _Levels.of(matrix)
+        if level > levels.deepest:
+            return None
+        finest = self._opened.get(matrix.name, lambda: self._pooled(matrix, levels, check), check)
+        factor = 2 ** (levels.deepest - level)
+        cells = _coarser(finest[which], factor, largest=which == 0)
+        down, across = (slice(s.start // place.cell, -(-s.stop // place.cell)) for s in (place.rows, place.cols))
+        return cells[down, across]
+
+    def _pooled(self, matrix: Shown, levels: _Levels, check: Check) -> tuple[Tensor, ...]:
+        """Pool the finest cells that are kept, in one pass."""
+        cell = levels.grid.cell(levels.deepest)
+        questions = [PoolCells(cell, _base(matrix, base)) for base in ("max", "sum")]
+        # One pass at a time: several would only make each other late, and tiles that cost little go beside it.
+        while not self._passing.acquire(timeout=_TURN):
+            check()
+        try:
+            return tuple(self._ask(matrix.operator, questions, check))
+        finally:
+            self._passing.release()
+
+    def _spread(self, matrix: Shown, place: Place, check: Check) -> Tensor:
+        spread = matrix.spread
+        if spread is None:
+            raise ArgumentError(complaint("matrix", wanted="one that has an even spread", got=matrix.name))
+        key = (spread.known_as, place.cell, place.rows.start, place.cols.start)
+        return self._spreads.get(key, lambda: (spread.cells(place).cpu(),), check)[0]
+
+    def _ask(self, operator: AttentionOperator, questions: list[PoolCells], check: Check) -> list[Tensor]:
+        return [answer[0, 0].cpu() for answer in run_ahead(operator, questions, check)]
+
+
+def run_ahead(operator: AttentionOperator, questions: Sequence[Question[Any, Any]], check: Check) -> list[Any]:
+    """Answer questions while longer work is under way; `check` is called now and then, and may raise to end it."""
+    with ahead():
+        return ask(operator, *questions, progress=lambda done, total: check())
+
+
+def _base(matrix: Shown, base: str) -> str:
+    """Return the reducer of a matrix' cells: what may be below zero has no maximum that says how strong it is."""
+    return "extreme" if base == "max" and matrix.operator.signed else base
+
+
+def _sizes(place: Place, cells: Tensor) -> Tensor:
+    """Return how many entries each cell of a tile has."""
+    down, across = (
+        torch.arange(span.start, span.stop + place.cell, place.cell).clamp(max=span.stop).diff()
+        for span in (place.rows, place.cols)
+    )
+    return (down.unsqueeze(-1) * across).to(cells.dtype)
+
+
+def _lift(mass: Tensor, even: Tensor) -> Tensor:
+    return torch.where(even > 0, mass / torch.where(even > 0, even, 1.0), 0.0)
+
+
+def _coarser(cells: Tensor, factor: int, *, largest: bool) -> Tensor:
+    """Return cells that are `factor` times as wide and as high; (down, across)."""
+    if factor == 1:
+        return cells
+    down, across = cells.shape
+    # The zeros that are added at the edges change no sum, and no entry of largest size.
+    padded = torch.nn.functional.pad(cells, (0, -across % factor, 0, -down % factor))
+    blocks = padded.unflatten(1, (-1, factor)).unflatten(0, (-1, factor))
+    if not largest:
+        return blocks.sum((1, 3))
+    high, low = blocks.amax((1, 3)), blocks.amin((1, 3))
+    return torch.where(high + low >= 0, high, low)
