@@ -11,7 +11,7 @@ import pytest
 import attlas
 
 ROOT = Path(attlas.__file__).parent
-HEAVY = ("torch", "transformers", "numpy", "pyarrow", "matplotlib", "safetensors", "huggingface_hub")
+HEAVY = ("torch", "transformers", "numpy", "pyarrow", "matplotlib", "safetensors", "huggingface_hub", "fastapi")
 
 
 def heavy_after(code: str) -> list[str]:
@@ -38,7 +38,8 @@ def test_importing_attlas_is_cheap(code: str) -> None:
     "arguments",
     [
         ["--help"],
-        *([verb, "--help"] for verb in ("models", "map", "heads", "explain", "profile", "plan", "evaluate", "bench")),
+        *([verb, "--help"] for verb in ("models", "map", "view", "heads", "explain")),
+        *([verb, "--help"] for verb in ("profile", "plan", "evaluate", "bench")),
         ["bench", "patterns", "--help"],
         *(["lora", verb, "--help"] for verb in ("train", "merge", "unmerge")),
     ],

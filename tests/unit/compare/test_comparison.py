@@ -38,13 +38,15 @@ def test_every_column_is_there_and_explained(found: attlas.Comparison) -> None:
     assert all(column.meaning for column in (*HEAD_COLUMNS, *MODULE_COLUMNS))
 
 
-def test_the_files_say_how_they_were_made(found: attlas.Comparison, tmp_path: Path) -> None:
+def test_the_files_say_how_they_were_made(
+    found: attlas.Comparison, adapter: tuple[Any, Any, Path], tmp_path: Path
+) -> None:
     found.to_parquet(tmp_path / "heads.parquet")
     found.modules.to_parquet(tmp_path / "modules.parquet")
     table = pyarrow.parquet.read_table(tmp_path / "heads.parquet")
     about = {key.decode(): json.loads(value) for key, value in table.schema.metadata.items() if key != b"ARROW:schema"}
     assert about["attlas"]["model"] == "the base"
-    assert about["attlas"]["settings"]["tuned"].endswith("adapter0")
+    assert about["attlas"]["settings"]["tuned"] == str(adapter[2])
     assert about["moved"] == {"tokens": len(tuning.IDS), "rows": len(tuning.IDS)}
     assert about["columns"]["qk_amplification"]["source"].startswith("Hu et al. 2021")
     assert table.num_rows == len(found) == 8
