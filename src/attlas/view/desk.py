@@ -8,6 +8,7 @@ first words of a path; whoever adds another kind of question adds a service.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ JSON = "application/json"
 BYTES = "application/octet-stream"
 ROOT = "/api/"
 LONGEST_PATH = 2048
+
+_SPAN = re.compile(r"([0-9]{1,9})-([0-9]{1,9})")
 
 
 class Overtaken(Exception):  # noqa: N818 - no error: the one who asked has gone
@@ -238,6 +241,12 @@ def whole(name: str, text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
         raise NoSuchPath(f"{name}: wanted a whole number, got {text[:40]!a}")
     return int(text)
+
+
+def span_in(text: str) -> tuple[int, int]:
+    """Return the two numbers of a span such as ``100-400``; (0, 0), which is none, for any other text."""
+    found = _SPAN.fullmatch(text)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def _split(path: str) -> tuple[str, tuple[str, ...]]:

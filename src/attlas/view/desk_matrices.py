@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import partial
 
 import torch
@@ -12,7 +11,7 @@ from attlas.errors import ArgumentError
 from attlas.matrix import AttentionMatrix, Distance, Entropy, Received
 from attlas.matrix.questions import Question
 from attlas.matrix.scores import LOG2E, Scores
-from attlas.view.desk import BYTES, Answer, NoSuchPath, Request, Route, Service, whole
+from attlas.view.desk import BYTES, Answer, NoSuchPath, Request, Route, Service, span_in, whole
 from attlas.view.tiles.coding import KINDS, tile_bytes, vectors_bytes
 from attlas.view.tiles.grid import TILE
 from attlas.view.tiles.kept import Kept
@@ -22,8 +21,6 @@ from attlas.view.tiles.pyramid import REDUCERS, Pyramid, run_ahead
 
 LARGEST_PART = 4096**2
 TRACKS_BYTES = 64 * 2**20
-
-_SPAN = re.compile(r"([0-9]{1,9})-([0-9]{1,9})")
 
 
 class MatrixAnswers:
@@ -146,8 +143,7 @@ def _position(matrix: Shown, axis: int, index: int) -> int:
 def _span(request: Request, name: str, length: int) -> slice:
     """Return rows or columns from the query, from and up to; all of them if none were named."""
     text = request.query.get(name, f"0-{length}")
-    found = _SPAN.fullmatch(text)
-    start, stop = (int(found[1]), int(found[2])) if found else (0, 0)
+    start, stop = span_in(text)
     if not 0 <= start < stop <= length:
         raise ArgumentError(f"{name}: wanted a span such as 0-{length}, from and up to, got {text[:40]!a}")
     return slice(start, stop)

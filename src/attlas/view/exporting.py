@@ -6,8 +6,6 @@ page's own script and styles, and the answers that the page would otherwise ask 
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
 import json
 import re
@@ -16,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attlas.errors import ArgumentError, StoreError, complaint
-from attlas.view.desk import Answer, Overtaken, Request, Service
+from attlas.view.desk import Answer, Overtaken, Request, Service, span_in
 from attlas.view.excerpting import Collector
 from attlas.view.excerpts import Excerpt, Selection, Span, split_names
 from attlas.view.serving.assets import ASSETS, BUILT, NOT_BUILT, Asset, assets_in
-from attlas.view.standalone import visible_title
+from attlas.view.standalone import json_in_html, policy_hash, visible_title
 from attlas.view.tiles.pyramid import REDUCERS
 
 HTML = "text/html; charset=utf-8"
@@ -29,9 +27,6 @@ LONGEST_VIEW = 2000
 MOST_EXPLANATIONS = 8
 
 AskDesk = Callable[[str, Mapping[str, str], Callable[[], bool]], Answer]
-
-_SPAN = re.compile(r"([0-9]{1,9})-([0-9]{1,9})")
-_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 
 
 @dataclass(frozen=True)
@@ -120,12 +115,10 @@ def document(source: PageSource, excerpt: Excerpt, view: str, title: str) -> str
     script = re.sub(r"<(?=!--|/?script)", r"\\x3c", source.script, flags=re.IGNORECASE)
     style = re.sub(r"<(?=/style)", r"\\3c ", source.style, flags=re.IGNORECASE)
     policy = (
-        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src blob: data:; "
-        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
+        f"default-src 'none'; script-src '{policy_hash(script)}'; style-src '{policy_hash(style)}'; "
+        "img-src blob: data:; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
     )
-    content = json.dumps({"view": view, "answers": excerpt.answers}, separators=(",", ":"))
-    for character, escape in _ESCAPES.items():
-        content = content.replace(character, escape)
+    content = json_in_html(json.dumps({"view": view, "answers": excerpt.answers}, separators=(",", ":")))
     notices = source.licences.replace("--", "- -").strip()
     return "".join(
         (
@@ -175,8 +168,7 @@ def _span(request: Request, name: str) -> Span | None:
     text = request.query.get(name)
     if text is None:
         return None
-    found = _SPAN.fullmatch(text)
-    span = (int(found[1]), int(found[2])) if found else (0, 0)
+    span = span_in(text)
     if span[0] >= span[1]:
         raise ArgumentError(complaint(name, wanted="a span such as 0-100, from and up to", got=ascii(text[:40])))
     return span
@@ -192,7 +184,3 @@ def _wanted(request: Request) -> bool:
 
 def _file_name(title: str) -> str:
     return re.sub(r"[^\w.-]+", "-", visible_title(title)).strip("-.")[:80] or "attlas"
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")

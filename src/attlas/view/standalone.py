@@ -35,7 +35,7 @@ def standalone(
     """
     style, script = (_joined(names) for names in (styles, scripts))
     policy = (
-        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        f"default-src 'none'; style-src '{policy_hash(style)}'; script-src '{policy_hash(script)}'; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
     coding = {"coding": {"steps": STEPS, "floor": FLOOR}}
@@ -69,12 +69,17 @@ def _asset(name: str) -> str:
     return resources.files("attlas.view").joinpath("page", name).read_text(encoding="utf-8")
 
 
-def _hash(text: str) -> str:
+def policy_hash(text: str) -> str:
+    """Return what a content policy calls a script or a style that stands in the page itself."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
 
 
 def _json(content: Mapping[str, Any]) -> str:
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return json_in_html(json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
+
+
+def json_in_html(text: str) -> str:
+    """Return JSON that says the same, and holds nothing that could end the element that it stands in."""
     for character, escape in _ESCAPES.items():
         text = text.replace(character, escape)
     return text

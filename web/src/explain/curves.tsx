@@ -4,6 +4,7 @@ import { useEffect, useMemo, useRef } from "preact/hooks";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 
+import { lookWithin } from "../parts/chart";
 import { figures } from "../parts/numbers";
 import { theme } from "../state/theme";
 import type { Faithfulness } from "./answer";
@@ -99,16 +100,7 @@ function CurvePlot({ plot, ends, quantity }: PlotProps) {
 }
 
 function drawn(root: HTMLElement, plot: Plot, ends: readonly [number, number]): uPlot {
-  const style = getComputedStyle(root);
-  const colour = (name: string): string => style.getPropertyValue(name).trim();
-  const axis: uPlot.Axis = {
-    stroke: colour("--faint"),
-    font: `11px ${style.fontFamily}`,
-    grid: { stroke: colour("--line"), width: 1 },
-    ticks: { show: false },
-    size: 38,
-    gap: 4,
-  };
+  const { colour, axis } = lookWithin(root, 38);
   const hidden: uPlot.Series = { width: 0, points: { show: false } };
   const lines = plot.lines.map((line): uPlot.Series => {
     const { tone, dash, width } = styleOf(line, plot);

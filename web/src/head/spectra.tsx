@@ -4,6 +4,7 @@ import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 
+import { lookWithin } from "../parts/chart";
 import { theme } from "../state/theme";
 
 interface Props {
@@ -19,16 +20,7 @@ export function Spectra({ qk, ov }: Props) {
   useEffect(() => {
     const root = place.current;
     if (!root) return undefined;
-    const style = getComputedStyle(root);
-    const colour = (name: string): string => style.getPropertyValue(name).trim();
-    const axis: uPlot.Axis = {
-      stroke: colour("--faint"),
-      font: `11px ${style.fontFamily}`,
-      grid: { stroke: colour("--line"), width: 1 },
-      ticks: { show: false },
-      size: 34,
-      gap: 4,
-    };
+    const { colour, axis } = lookWithin(root, 34);
     const count = Math.max(qk.length, ov.length);
     const relative = (values: readonly number[]): (number | null)[] =>
       Array.from({ length: count }, (_, i) => (values[i] === undefined ? null : values[i] / (values[0] || 1)));
