@@ -13,7 +13,6 @@ from attlas.matrix.questions import Question
 from attlas.matrix.scores import LOG2E, Scores
 from attlas.view.desk import BYTES, Answer, NoSuchPath, Request, Route, Service, span_in, whole
 from attlas.view.tiles.coding import KINDS, tile_bytes, vectors_bytes
-from attlas.view.tiles.grid import TILE
 from attlas.view.tiles.kept import Kept
 from attlas.view.tiles.matrices import Matrices, Shown
 from attlas.view.tiles.peaks import peak
@@ -83,10 +82,8 @@ class MatrixAnswers:
             _position(matrix, axis, whole("row or col", text)) for axis, text in zip((2, 3), numbers, strict=True)
         )
         request.check()
-        # The same number to the last bit as on the map: it is computed as the tile that it lies in.
-        place = matrix.grid.place(matrix.grid.levels, row // TILE, col // TILE)
-        tile = self.pyramid.tile(matrix, matrix.grid.levels, row // TILE, col // TILE, "max", request.check)
-        value = float(tile[row - place.rows.start, col - place.cols.start])
+        # Asked for alone, as `A[b, h, i, j]` asks: in a tile, rounding may differ in the last digit.
+        value = float(matrix.operator[0, 0, row, col])
         whole_row = matrix.operator[0, 0, row, :]
         visible = _visible(self.matrices, matrix, row, col)
         return Answer.of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import threading
@@ -89,7 +90,7 @@ def test_a_cell_tells_all_about_an_entry(opened: Desk) -> None:
     matrix = FIRST.capture[1]
     dense = matrix.to_dense()[0, 2]
     found = asked(opened, "/api/cells/a.1.2/70/33")
-    assert found["value"] == float(matrix[0, 2, 0:256, 0:256][70, 33])
+    assert found["value"] == float(matrix[0, 2, 70, 33])
     assert float(found["exact"]) == found["value"]
     score = float(matrix.query[0, 2, 70].double() @ matrix.key[0, 1, 33].double()) * matrix.scale
     assert found["score"] == pytest.approx(score, rel=1e-6)
@@ -98,6 +99,12 @@ def test_a_cell_tells_all_about_an_entry(opened: Desk) -> None:
     assert found["visible"] is True
     assert found["lift"] == pytest.approx(found["value"] * 71)
     assert found["row_sum"] == pytest.approx(1, abs=1e-5)
+
+
+def test_cells_are_the_entries_of_the_matrix_to_the_last_bit(opened: Desk) -> None:
+    matrix = FIRST.capture[1]
+    for row, col in itertools.product(range(0, 300, 37), repeat=2):
+        assert float(asked(opened, f"/api/cells/a.1.2/{row}/{col}")["exact"]) == float(matrix[0, 2, row, col])
 
 
 def test_a_hidden_cell_has_no_rank_and_no_score(opened: Desk) -> None:
