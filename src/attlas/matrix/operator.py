@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 DENSE_LIMIT = 2**26
 """Entries that `to_dense` gives without being told otherwise: 256 MiB in float32."""
 
-Heads = int | slice | Sequence[int] | Tensor
+Heads = int | slice | list[int] | range | Tensor
 """What picks batch elements or heads in an index."""
 
 Part = Heads | EllipsisType
