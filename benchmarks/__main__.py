@@ -22,6 +22,7 @@ from benchmarks import (
     roles,
     stock,
     training,
+    viewing,
 )
 from benchmarks.measuring import HEADER, Row, Sheet, machine, put
 
@@ -48,6 +49,7 @@ TABLES = {
     "lora": Table(("lora",)),
     "advice": Table(("advice",)),
     "compare": Table(("compare",)),
+    "view": Table(("view",)),
 }
 PARTS = [part for table in TABLES.values() for part in table.parts]
 
@@ -137,6 +139,8 @@ def measured(part: str, rounds: int, *, tiny: bool, needles: int) -> Iterator[Ro
         yield from lora_advice.rows(tiny=tiny)
     if part == "compare":
         yield from comparing.rows(max(2, rounds // 2), tiny=tiny)
+    if part == "view":
+        yield from viewing.rows(tiny=tiny)
 
 
 if __name__ == "__main__":

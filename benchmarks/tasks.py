@@ -178,6 +178,50 @@ def teach(folder: str, steps: str, batch: str) -> None:
     lora.teach(folder, steps, batch)
 
 
+def read_demo(tokens: str, file: str) -> None:
+    """Save what the model does with the demo document."""
+    from benchmarks.model import open_demo
+
+    lm, text = open_demo(int(tokens))
+    cap = lm.read(text)
+    cap.save(file)
+    print(len(cap.tokens or ()))
+
+
+def read_far(tokens: str, layers: str, file: str) -> None:
+    """Save what a model of random weights does with the demo document, over and over."""
+    from benchmarks.explaining import random_model
+    from benchmarks.model import open_demo
+
+    lm = random_model(int(layers), int(tokens))
+    text = open_demo()[1] * (1 + int(tokens) // 5000)
+    ends = [end for _, end in lm.tokenize(text).offsets or ()]
+    cap = lm.read(text[: ends[int(tokens) - 1]])
+    cap.save(file)
+    print(len(cap.tokens or ()))
+
+
+def serve(file: str) -> None:
+    """Serve the page of a capture until nobody asks any more; for each line, say how much memory that took at most."""
+    from attlas import open_capture
+    from attlas.cli.reading import checked
+    from attlas.view.desk_captures import Exhibit
+    from attlas.view.opening import open_desk
+    from attlas.view.serving.running import Server
+
+    cap = open_capture(file)
+    exhibit = Exhibit(cap, Path(file).name, error=checked(cap))
+    for number in cap.layers:
+        # A file's pages count from when they are first read, and are the capture's, not the server's.
+        cap[number].query.sum(), cap[number].key.sum()
+    forget_peak()
+    before, ready = peak(), time.time()
+    with Server(open_desk([exhibit]), 0) as server:
+        print(ready, server.address, flush=True)
+        for _ in sys.stdin:
+            print(peak() - before, flush=True)
+
+
 _ALL = (
     long_head,
     forward,
@@ -191,6 +235,9 @@ _ALL = (
     far,
     stock,
     teach,
+    read_demo,
+    read_far,
+    serve,
 )
 TASKS = {task.__name__: task for task in _ALL}
 

@@ -1,6 +1,7 @@
 """Every benchmark runs, at sizes whose figures mean nothing; no test asserts on time."""
 
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+# as for all tests that need a browser; without the variable, one that is missing is an error
+WITH_BROWSER = pytest.mark.skipif(
+    os.environ.get("ATTLAS_SKIP_BROWSER") == "1", reason="ATTLAS_SKIP_BROWSER=1 is set, until it is unset"
+)
 
 
 @pytest.mark.parametrize(
@@ -26,6 +31,7 @@ ROOT = Path(__file__).parents[2]
         pytest.param("lora", 7, marks=pytest.mark.bundled),
         pytest.param("advice", 1, marks=pytest.mark.bundled),
         pytest.param("compare", 4, marks=pytest.mark.bundled),
+        pytest.param("view", 13, marks=[pytest.mark.bundled, WITH_BROWSER]),
     ],
 )
 def test_benchmarks_run_and_print_a_table(part, rows):

@@ -9,7 +9,7 @@ streams over tiles and works on any kind.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, overload

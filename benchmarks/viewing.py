@@ -1,0 +1,292 @@
+"""What the page of `attlas view` costs a person, in headless Chromium: the demo document, and one far longer."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import attlas
+from attlas.view.serving.assets import BUILT
+from attlas.view.tiles.grid import Grid
+from attlas.view.tiles.pyramid import REDUCERS
+from benchmarks.explaining import FAR
+from benchmarks.measuring import Row, in_fresh_process, megabytes, seconds
+from benchmarks.model import LONGEST, MODEL
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+FAR_LAYERS = 4
+SIZE = (1280, 800)
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+CELLS = 300
+"""Entries that are compared with those of the matrix."""
+
+TILES = 240
+"""Tiles that are asked for, evenly over levels and reducers."""
+
+STEPS = 48
+"""Turns of the wheel from a whole matrix to its entries."""
+
+_WATCH = """
+window.watched = {tasks: [], frames: []};
+new PerformanceObserver((list) => {
+    for (const {startTime, duration} of list.getEntries()) watched.tasks.push([startTime, duration]);
+}).observe({type: 'longtask', buffered: true});
+const tick = (now) => { watched.frames.push(now); requestAnimationFrame(tick); };
+requestAnimationFrame(tick);
+performance.setResourceTimingBufferSize(5000);
+"""
+
+_PAINTED = """(least) => {
+    let painted = 0;
+    for (const canvas of document.querySelectorAll('.atlas canvas')) {
+        if (canvas.width < 2) continue;
+        const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+        const colours = new Set(new Uint32Array(data.buffer));
+        if (colours.size > 2 && ++painted >= least) return performance.timeOrigin + performance.now();
+    }
+    return 0;
+}"""
+
+_ASK = """async (paths) => {
+    const taken = [];
+    for (const path of paths) {
+        const begun = performance.now();
+        const answer = await fetch(path);
+        await answer.arrayBuffer();
+        if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
+        taken.push(performance.now() - begun);
+    }
+    return taken;
+}"""
+
+_TILE_TIMES = """(since) => performance.getEntriesByType('resource')
+    .filter(({name, startTime}) => name.includes('/api/tiles/') && startTime >= since)
+    .map(({duration}) => duration)"""
+
+
+@dataclass(frozen=True)
+class Zoom:
+    """What a person waited for in going from the atlas to single entries.
+
+    Parameters
+    ----------
+    longest : float
+        The longest task of the page, in milliseconds; 0 if none took longer than 50.
+    frames : float
+        Frames a second.
+    pause : float
+        The longest time between two frames, in milliseconds.
+    tiles : sequence of float
+        How long each tile took, in milliseconds.
+    """
+
+    longest: float
+    frames: float
+    pause: float
+    tiles: Sequence[float]
+
+
+def rows(*, tiny: bool) -> Iterator[Row]:
+    """Measure the page."""
+    with tempfile.TemporaryDirectory() as name, _browser() as browser:
+        yield _page_size()
+        near, far = Path(name) / "demo.attlas", Path(name) / "far.attlas"
+        (tokens,) = in_fresh_process("read_demo", str(60 if tiny else LONGEST), str(near))
+        yield from _one(browser, near, f"{MODEL}, {int(tokens):,} tokens", tiny=tiny)
+        length = 600 if tiny else FAR
+        (tokens,) = in_fresh_process("read_far", str(length), str(1 if tiny else FAR_LAYERS), str(far))
+        yield from _one(browser, far, f"random weights, {int(tokens):,} tokens", tiny=tiny)
+
+
+def _page_size() -> Row:
+    """How large the page is, as it is built."""
+    files = [path for path in BUILT.rglob("*") if path.suffix in {".html", ".js", ".css"} and path.name != "widget.js"]
+    size = sum(len(gzip.compress(path.read_bytes(), 9)) for path in files)
+    whole = sum(path.stat().st_size for path in files)
+    return Row("the page itself, compressed", "–", megabytes(size), "≤ 1 MB", f"gzip; {megabytes(whole)} unpacked")
+
+
+def _one(browser: Browser, file: Path, text: str, *, tiny: bool) -> Iterator[Row]:
+    """Measure the page on one capture."""
+    cap = attlas.open_capture(file)
+    heads = [(layer, head) for layer in cap.layers for head in cap.heads(layer)]
+    with _served(file) as (ready, address, peak):
+        page = _opened(browser, address)
+        first = page.wait_for_function(_PAINTED, arg=1, polling="raf").json_value() / 1000 - ready
+        zoom = _zoomed(page, *heads[0])
+        whole = _measured(page) - ready
+        detail = (
+            f"from the capture's being there to a map on the screen; all {len(heads)} heads measured after "
+            f"{seconds(whole)}, the zoom below included"
+        )
+        yield Row(f"first picture ({text})", "–", seconds(first), "≤ 2 s", detail)
+        yield from _tile_rows(page, cap, heads, tiny=tiny)
+        yield _zoom_row(zoom)
+        yield _same(page, cap, heads)
+        used = peak()
+    yield Row(
+        "memory of the server beyond the capture", "–", megabytes(used), "≤ 300 MB", "peak, after all of the above"
+    )
+
+
+def _measured(page: Page) -> float:
+    """Wait until the server has measured all heads; return when that was."""
+    while True:
+        found = json.loads(page.evaluate("async () => (await fetch('/api/statistics/a')).text()"))
+        if found["done"] == found["of"]:
+            return time.time()
+        page.wait_for_timeout(250)
+
+
+def _tile_rows(page: Page, cap: attlas.Capture, heads: Sequence[tuple[int, int]], *, tiny: bool) -> Iterator[Row]:
+    """Ask for tiles of all levels, of heads that nobody has opened, and for the same once more."""
+    draw = np.random.default_rng(0)
+    others = heads[1:]
+    shape = cap[heads[0][0]].shape
+    grid = Grid(shape[2], shape[3])
+    levels = range(grid.levels + 1)
+    paths, levels_of = [], []
+    for i in range(10 if tiny else TILES):
+        level = levels[i % len(levels)]
+        layer, head = others[_below(len(others), draw)]
+        down, across = grid.tiles(level)
+        row = _below(down, draw)
+        col = _below(min(row + 1, across), draw)
+        reduce = REDUCERS[_below(len(REDUCERS), draw)]
+        paths.append(f"/api/tiles/a.{layer}.{head}/{level}/{row}/{col}?reduce={reduce}&as=f16")
+        levels_of.append(level)
+    cold, warm = (page.evaluate(_ASK, paths) for _ in range(2))
+    by_level = (
+        f"{grid.cell(level)}: {_percentile([t for t, at in zip(cold, levels_of, strict=True) if at == level], 95):.0f}"
+        for level in levels
+    )
+    sides = f"95 % within, by the side of a cell in entries: {', '.join(by_level)} ms"
+    detail = f"median {_percentile(cold, 50):.0f} ms; {sides}"
+    yield Row(f"a tile, cold, 95 % of {len(paths)}", "–", f"{_percentile(cold, 95):.0f} ms", "≤ 100 ms", detail)
+    detail = f"median {_percentile(warm, 50):.0f} ms; all of them a second time"
+    yield Row("a tile, warm, 95 %", "–", f"{_percentile(warm, 95):.0f} ms", "≤ 30 ms", detail)
+
+
+def _zoomed(page: Page, layer: int, head: int) -> Zoom:
+    """Open a head and turn the wheel until single entries fill the screen."""
+    begun = page.evaluate("performance.now()")
+    page.locator(f'.cell[data-head="{layer}.{head}"]').click()
+    canvas = page.locator(".map-zoom canvas").first
+    canvas.wait_for()
+    box = canvas.bounding_box()
+    if box is None:
+        raise RuntimeError("the matrix is not on the screen")
+    # A point below the diagonal, where something is to be seen at every depth.
+    page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.75)
+    since = page.evaluate("performance.now()")
+    for _ in range(STEPS):
+        page.mouse.wheel(0, -240)
+        page.wait_for_timeout(60)
+    page.locator(".map-readout .number").first.wait_for()
+    page.wait_for_load_state("networkidle")
+    until = page.evaluate("performance.now()")
+    watched = page.evaluate("window.watched")
+    frames = [now for now in watched["frames"] if since <= now <= until]
+    pauses = [b - a for a, b in pairwise(frames)]
+    tasks = [duration for start, duration in watched["tasks"] if begun <= start <= until]
+    tiles = page.evaluate(_TILE_TIMES, begun)
+    return Zoom(max(tasks, default=0.0), 1000 * len(frames) / (until - since), max(pauses), tiles)
+
+
+def _zoom_row(zoom: Zoom) -> Row:
+    """Say how smooth a zoom was."""
+    longest = "none over 50 ms" if zoom.longest == 0 else f"{zoom.longest:.0f} ms"
+    tiles = (
+        f"{len(zoom.tiles)} tiles on the way, 95 % within {_percentile(zoom.tiles, 95):.0f} ms"
+        if zoom.tiles
+        else "no tiles"
+    )
+    detail = f"{zoom.frames:.0f} frames a second, at most {zoom.pause:.0f} ms between two; {tiles}; drawn in software"
+    what = "the longest task in a zoom from the atlas to single entries"
+    return Row(what, "–", longest, "≤ 100 ms", detail)
+
+
+def _same(page: Page, cap: attlas.Capture, heads: Sequence[tuple[int, int]]) -> Row:
+    """Compare entries, as the page reads them, with those of the matrix."""
+    draw = np.random.default_rng(1)
+    same = 0
+    for _ in range(CELLS):
+        layer, head = heads[_below(len(heads), draw)]
+        matrix = cap[layer]
+        row = _below(matrix.shape[2], draw)
+        col = _below(row + 1, draw)
+        path = f"/api/cells/a.{layer}.{head}/{row}/{col}"
+        told = json.loads(page.evaluate("async (path) => (await fetch(path)).text()", path))
+        index = cap.heads(layer).index(head)
+        same += float(told["exact"]) == float(matrix[0, index, row, col])
+    return Row(
+        "entries that are `A[b, h, i, j]` to the last bit",
+        "–",
+        f"{same} of {CELLS}",
+        "all",
+        "drawn evenly from all heads",
+    )
+
+
+def _below(count: int, draw: np.random.Generator) -> int:
+    return int(draw.integers(count))
+
+
+def _percentile(values: Sequence[float], share: int) -> float:
+    """Return the smallest value that so many per cent are within."""
+    ordered = sorted(values)
+    return ordered[max(0, -(-len(ordered) * share // 100) - 1)]
+
+
+@contextmanager
+def _browser() -> Iterator[Browser]:
+    """Start Chromium as it is on the machine, before anything is timed."""
+    from playwright.sync_api import sync_playwright
+
+    found = next((path for path in map(shutil.which, BROWSERS) if path), None)
+    if found is None:
+        raise FileNotFoundError("no Chromium found; on Debian: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def _opened(browser: Browser, address: str) -> Page:
+    page = browser.new_page(viewport={"width": SIZE[0], "height": SIZE[1]})
+    page.set_default_timeout(120_000)
+    page.add_init_script(_WATCH)
+    page.goto(address)
+    return page
+
+
+@contextmanager
+def _served(file: Path) -> Iterator[tuple[float, str, Any]]:
+    """Serve a capture from a process of its own; give when it was there, its address, and what tells the memory."""
+    command = [sys.executable, "-m", "benchmarks.tasks", "serve", str(file)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        if process.stdin is None or process.stdout is None:
+            raise RuntimeError("the server has no pipes")
+        ready, address = process.stdout.readline().split()
+
+        def peak() -> int:
+            print(file=process.stdin, flush=True)
+            return int(process.stdout.readline()) if process.stdout else 0
+
+        yield float(ready), address, peak
+        process.stdin.close()
