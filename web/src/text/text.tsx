@@ -34,7 +34,7 @@ export function Text({ tokens, reading, finding, onSelect }: Props) {
   const scroller = useRef<HTMLDivElement>(null);
   const chunks = useMemo(() => chunksOf(tokens), [tokens]);
   const heights = useRef(new Map<number, number>());
-  const [near, setNear] = useState<ReadonlySet<number>>(new Set([0, 1]));
+  const [near, setNear] = useState<ReadonlySet<number>>(new Set());
   const chosen = useSignal<number | null>(null); // which token Tab comes back to
   const selected = finding.tokenOf(side, side === "row" ? row : col);
   const partner = side === "row" ? finding.tokenOf("col", col) : finding.tokenOf("row", row);
@@ -62,21 +62,33 @@ export function Text({ tokens, reading, finding, onSelect }: Props) {
     const frame = scroller.current;
     if (!frame) return;
     heights.current.clear();
+    const coming = new Set<number>();
+    let next = 0;
+    const bring = (): void => {
+      // one with each frame, so that nothing else has to wait for all of them
+      const [first = 0] = coming;
+      coming.delete(first);
+      setNear((before) => new Set([...before, first]));
+      next = coming.size > 0 ? requestAnimationFrame(bring) : 0;
+    };
     const watcher = new IntersectionObserver(
-      (entries) =>
-        setNear((before) => {
-          const after = new Set(before);
-          for (const entry of entries) {
-            const number = Number((entry.target as HTMLElement).dataset["chunk"]);
-            if (entry.isIntersecting) after.add(number);
-            else after.delete(number);
-          }
-          return after;
-        }),
+      (entries) => {
+        const gone: number[] = [];
+        for (const entry of entries) {
+          const number = Number((entry.target as HTMLElement).dataset["chunk"]);
+          if (entry.isIntersecting) coming.add(number);
+          else if (!coming.delete(number)) gone.push(number);
+        }
+        if (gone.length > 0) setNear((before) => new Set([...before].filter((number) => !gone.includes(number))));
+        if (coming.size > 0) next ||= requestAnimationFrame(bring);
+      },
       { root: frame, rootMargin: MARGIN },
     );
     for (const block of frame.querySelectorAll(".chunk")) watcher.observe(block);
-    return () => watcher.disconnect();
+    return () => {
+      watcher.disconnect();
+      cancelAnimationFrame(next);
+    };
   }, [chunks]);
 
   // a selection that came from elsewhere is brought into sight; its block may have to be put into the page first
