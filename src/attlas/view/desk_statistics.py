@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from attlas.errors import AttlasError
 from attlas.heads.statistics import Measuring
+from attlas.matrix.threads import ahead
 from attlas.view.desk import Answer, Event, Request, Service
 from attlas.view.desk_captures import Exhibit, exhibit_of
 from attlas.view.desk_matrices import MatrixAnswers
@@ -92,11 +93,15 @@ class Background:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Hold up the measuring for as long as a request is under way."""
+        """Hold up the measuring for as long as a request is under way.
+
+        What is held up keeps its workers, so the request has others.
+        """
         with self._lock:
             self._waiting += 1
         try:
-            yield
+            with ahead():
+                yield
         finally:
             with self._lock:
                 self._waiting -= 1

@@ -265,6 +265,30 @@ def test_measuring_waits_while_a_question_is_under_way() -> None:
     background.close()
 
 
+def test_a_question_needs_no_worker_that_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = threading.Event()
+    give_way = Background._give_way
+
+    def watched(self: Background) -> None:
+        if self._waiting and threading.current_thread() is not self._thread:
+            held.set()
+        give_way(self)
+
+    monkeypatch.setattr(Background, "_give_way", watched)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with desk(exhibit(2500)) as opened, opened._under_way():
+            assert held.wait(60), "a worker of the measuring waits"
+            late = threading.Timer(60, opened.close)
+            late.start()
+            found = asked(opened, "/api/heads/a/2/1", parts="statistics")
+            late.cancel()
+        assert found["statistics"]
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_listener_that_has_left_hears_nothing() -> None:
     heard: list[Event] = []
     found = open_desk([exhibit(600)])
