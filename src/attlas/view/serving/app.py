@@ -50,7 +50,7 @@ def make_app(desk: Desk, assets: Mapping[str, Asset], *, ending: Callable[[], bo
 
     @app.api_route("/api/{path:path}", methods=["GET", "HEAD"])
     async def api(request: Request) -> Response:
-        return await _answered(desk, workers, request)
+        return await _answered(desk, workers, request, ending)
 
     @app.api_route("/{path:path}", methods=["GET", "HEAD"])
     async def page(request: Request) -> Response:
@@ -87,8 +87,8 @@ def _plain(answer: Answer) -> Response:
     return Response(answer.body, answer.status, media_type=answer.media_type, headers=headers)
 
 
-async def _answered(desk: Desk, workers: ThreadPoolExecutor, request: Request) -> Response:
-    """Let the desk answer on a thread; drop the question when the one who asked has gone."""
+async def _answered(desk: Desk, workers: ThreadPoolExecutor, request: Request, ending: Callable[[], bool]) -> Response:
+    """Let the desk answer on a thread; drop the question when the one who asked has gone, or when the server ends."""
     pairs = parse_qsl(request.url.query, keep_blank_values=True, errors="replace")
     if len(pairs) > MOST_PARAMETERS or len({name for name, _ in pairs}) < len(pairs):
         return _plain(Answer.of({"error": f"query: wanted at most {MOST_PARAMETERS} parameters, each once"}, 422))
@@ -98,7 +98,8 @@ async def _answered(desk: Desk, workers: ThreadPoolExecutor, request: Request) -
     answering = loop.run_in_executor(workers, lambda: desk.answer(path, dict(pairs), wanted=lambda: not gone.is_set()))
     leaving = asyncio.ensure_future(_until_gone(request))
     try:
-        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        while not (answering.done() or leaving.done() or ending()):
+            await asyncio.wait({answering, leaving}, timeout=_LOOK, return_when=asyncio.FIRST_COMPLETED)
         if not answering.done():
             gone.set()
             answering.cancel()  # if it has not begun, it never will

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from attlas.view.desk import Answer, Desk, Overtaken, Request, Service
+from attlas.view.desk import Answer, Desk, Overtaken, Request, Route, Service
 from attlas.view.serving.assets import assets_in
 from attlas.view.serving.guard import HEADERS
 from attlas.view.serving.running import Server
@@ -108,8 +108,8 @@ def test_a_failure_of_ours_tells_nothing(capfd: pytest.CaptureFixture[str]) -> N
     assert running.guard.token not in said
 
 
-def test_when_the_one_who_asked_has_gone_the_desk_is_told() -> None:
-    begun, noticed = threading.Event(), threading.Event()
+def _waiting(begun: threading.Event, noticed: threading.Event) -> Route:
+    """Return who answers nothing for long, and notices when nobody waits any more."""
 
     def waits(asked: Request) -> Answer:
         begun.set()
@@ -123,7 +123,12 @@ def test_when_the_one_who_asked_has_gone_the_desk_is_told() -> None:
             pause.wait(0.01)
         return Answer.of({})
 
-    with serving(Desk([Service({"x": waits})])) as running:
+    return waits
+
+
+def test_when_the_one_who_asked_has_gone_the_desk_is_told() -> None:
+    begun, noticed = threading.Event(), threading.Event()
+    with serving(Desk([Service({"x": _waiting(begun, noticed)})])) as running:
         with socket.create_connection(("127.0.0.1", running.port)) as connection:
             cookie = f"{running.guard.cookie}={running.guard.token}"
             asked = f"GET /api/x HTTP/1.1\r\nHost: 127.0.0.1:{running.port}\r\nCookie: {cookie}\r\n\r\n"
@@ -131,6 +136,19 @@ def test_when_the_one_who_asked_has_gone_the_desk_is_told() -> None:
             assert begun.wait(SLOW)
         assert noticed.wait(SLOW)
         assert request(running, "/api/atlas")[0] == 200
+
+
+def test_who_still_waits_when_the_server_ends_is_let_go_quietly(capfd: pytest.CaptureFixture[str]) -> None:
+    begun, noticed = threading.Event(), threading.Event()
+    answers: list[int] = []
+    with serving(Desk([Service({"x": _waiting(begun, noticed)})])) as running:
+        thread = threading.Thread(target=lambda: answers.append(request(running, "/api/x")[0]))
+        thread.start()
+        assert begun.wait(SLOW)
+    thread.join()
+    assert answers == [499]
+    assert noticed.is_set()
+    assert capfd.readouterr().err == ""
 
 
 def test_one_who_waits_long_keeps_no_other_from_an_answer() -> None:
