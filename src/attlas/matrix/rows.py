@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -32,7 +33,6 @@ class RowPart:
     first: int
     offset: int
     values: Tensor
-    gaps: dict[tuple[int, int, int], Tensor] = field(default_factory=dict)
 
     @staticmethod
     def empty(operator: AttentionOperator, block: Block, *width: int, fill: float = 0.0) -> RowPart:
@@ -46,12 +46,10 @@ class RowPart:
         return self.values[:, :, rows.start - self.first : rows.stop - self.first]
 
     def gap(self, rows: slice, cols: slice) -> Tensor:
-        """Return ``|position - key|``, (rows, cols); kept, because tiles along a diagonal all have the same."""
-        like = (rows.start - cols.start, rows.stop - rows.start, cols.stop - cols.start)
-        if like not in self.gaps:
-            positions, keys = self.positions(rows), self.keys(cols)
-            self.gaps[like] = (positions.unsqueeze(-1) - keys).abs()
-        return self.gaps[like]
+        """Return ``|position - key|``, (rows, cols)."""
+        ahead = rows.start + self.offset - cols.start
+        of = self.values
+        return _gap(ahead, rows.stop - rows.start, cols.stop - cols.start, of.dtype, of.device)
 
     def positions(self, rows: slice) -> Tensor:
         """Return the rows' positions, (rows,), as floats."""
@@ -61,6 +59,15 @@ class RowPart:
     def keys(self, cols: slice) -> Tensor:
         """Return the keys' positions, (cols,), as floats."""
         return torch.arange(cols.start, cols.stop, device=self.values.device, dtype=self.values.dtype)
+
+
+@lru_cache(maxsize=8)
+def _gap(ahead: int, rows: int, cols: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return ``|ahead + i - j|``; a few are kept, because tiles along a diagonal all have the same."""
+    # Under inference mode it would be a tensor that nobody outside of it could use later.
+    with torch.inference_mode(False):
+        i, j = (torch.arange(count, device=device, dtype=dtype) for count in (rows, cols))
+        return (i.unsqueeze(-1) + ahead - j).abs()
 
 
 class RowQuestion(Question[RowPart, Tensor]):
