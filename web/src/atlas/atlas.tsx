@@ -9,7 +9,7 @@ import { Reading } from "../parts/help";
 import { hideHover, showHover } from "../parts/hover";
 import { worded } from "../parts/numbers";
 import { usePage } from "../state/page";
-import { coloursOf, theme } from "../state/theme";
+import { coloursOf } from "../state/theme";
 import { usualScale, view } from "../state/view";
 import { HeadHover } from "./card";
 import { Cell } from "./cell";
@@ -17,6 +17,8 @@ import { AtlasControls } from "./controls";
 import { layOut, towards, within } from "./layout";
 import { Maps } from "./maps";
 import { useBand, useGradually, useRoom } from "./room";
+import { Sheet } from "./sheet";
+import type { HeadPlace } from "./order";
 import { has, headsOf, ordered, rangeOf as statisticRange, statisticOf } from "./order";
 
 interface Props {
@@ -39,8 +41,18 @@ export function Atlas({ capture, onPick, marked }: Props) {
   const info = page.atlas.statistics.find((known) => known.name === statistic) ?? page.atlas.statistics[0];
   const grid = useRef<HTMLDivElement>(null);
   const room = useRoom(grid);
-  const maps = useMemo(() => new Maps(page.transport, null), [page]);
-  useEffect(() => () => maps.stop(), [maps]);
+  const canvas = useRef<HTMLCanvasElement>(null);
+  const sheet = useRef<Sheet | null>(null);
+  const maps = useMemo(() => new Maps(page.transport), [page]);
+  useLayoutEffect(() => {
+    if (!canvas.current) return undefined;
+    const drawn = (sheet.current = new Sheet(canvas.current, maps));
+    maps.onArrival = () => drawn.refresh();
+    return () => {
+      drawn.stop();
+      maps.stop();
+    };
+  }, [maps]);
   useEffect(() => hideHover, []);
 
   const heads = useMemo(() => headsOf(capture), [capture]);
@@ -57,16 +69,17 @@ export function Atlas({ capture, onPick, marked }: Props) {
   const inSight = useGradually(wanted, layout);
   const range = info && statisticRange(heads, info.name, measured);
   const colours = coloursOf(page.atlas, scale.kind === "lift" ? "lift" : "weight");
+  const ramp = useMemo(() => rampOf(rangeOf(scale, false)), [scale]);
+  const shareOf = (head: HeadPlace): number | null => {
+    const value = info ? statisticOf(head, info.name, measured) : null;
+    return value === null || !range ? null : range[1] > range[0] ? (value - range[0]) / (range[1] - range[0]) : 1;
+  };
   useLayoutEffect(() => {
-    maps.show({
-      capture: capture.id,
-      reduce,
-      ramp: rampOf(rangeOf(scale, false)),
-      colours,
-      pixels: layout.cell * devicePixelRatio,
-      measured: (layer) => measured.layers[String(layer)] !== undefined,
-    });
-  }, [maps, capture, reduce, scale, colours, layout.cell, measured, theme.value]);
+    const layers = [...new Set(wanted.map(({ head }) => head.layer))];
+    maps.show({ capture: capture.id, reduce, ramp, colours, measured: (layer) => measured.layers[String(layer)] !== undefined }, layers);
+    const drawn = wanted.map(({ head, x, y }) => ({ head, x, y, share: shareOf(head), dimmed: has(head, role, measured) === null }));
+    sheet.current?.show({ layout, ...band, drawn });
+  }, [maps, capture, reduce, ramp, colours, layout, wanted, band, role, measured, info]);
 
   const [focused, setFocused] = useState(marked);
   // Tab comes back to where it left, if that is in sight
@@ -120,6 +133,7 @@ export function Atlas({ capture, onPick, marked }: Props) {
         onFocusOut={hideHover}
         onKeyDown={onKeyDown}
       >
+        <canvas ref={canvas} class="sheet" aria-hidden="true" />
         {layout.labels.map(({ text, x, y, align }) => (
           <span key={`${text} ${x} ${y}`} class={`axis ${align}`} style={{ left: `${x}px`, top: `${y}px` }} aria-hidden="true">
             {text}
@@ -132,9 +146,7 @@ export function Atlas({ capture, onPick, marked }: Props) {
             <Cell
               key={head.label}
               spot={spot}
-              maps={maps}
               size={layout.cell}
-              share={value === null || !range ? null : range[1] > range[0] ? (value - range[0]) / (range[1] - range[0]) : 1}
               said={value === null || !info ? null : worded(info.unit, value)}
               captions={layout.captions}
               dimmed={has(head, role, measured) === null}
