@@ -7,14 +7,13 @@ import type { CaptureInfo } from "../protocol";
 import { rampOf, rangeOf } from "../matrix/scales";
 import { Reading } from "../parts/help";
 import { hideHover, showHover } from "../parts/hover";
-import { worded } from "../parts/numbers";
 import { usePage } from "../state/page";
 import { coloursOf } from "../state/theme";
 import { usualScale, view } from "../state/view";
 import { HeadHover } from "./card";
-import { Cell } from "./cell";
+import { Cells } from "./cell";
 import { AtlasControls } from "./controls";
-import { layOut, towards, within } from "./layout";
+import { grouped, layOut, towards, within } from "./layout";
 import { Maps } from "./maps";
 import { useBand, useGradually, useRoom } from "./room";
 import { Sheet } from "./sheet";
@@ -66,7 +65,8 @@ export function Atlas({ capture, onPick, marked }: Props) {
   const layout = useMemo(() => layOut(room ? list : [], { ...(room ?? { width: 0, height: 0 }), size, aligned }), [list, room, size, aligned]);
   const band = useBand(grid);
   const wanted = useMemo(() => within(layout.spots, band.from, band.upTo, layout.cell), [layout, band]);
-  const inSight = useGradually(wanted, layout);
+  const groups = useMemo(() => grouped(layout), [layout]);
+  const inSight = useGradually(useMemo(() => groups.filter(({ top, bottom }) => bottom > band.from && top < band.upTo), [groups, band]), layout);
   const range = info && statisticRange(heads, info.name, measured);
   const colours = coloursOf(page.atlas, scale.kind === "lift" ? "lift" : "weight");
   const ramp = useMemo(() => rampOf(rangeOf(scale, false)), [scale]);
@@ -83,7 +83,9 @@ export function Atlas({ capture, onPick, marked }: Props) {
 
   const [focused, setFocused] = useState(marked);
   // Tab comes back to where it left, if that is in sight
-  const first = inSight.some(({ head }) => head.label === focused) ? focused : inSight[0]?.head.label;
+  const holding = (label: string | undefined): (typeof inSight)[number] | undefined => inSight.find(({ spots }) => spots.some(({ head }) => head.label === label));
+  const first = holding(focused) ? focused : inSight[0]?.spots[0]?.head.label;
+  const [withFirst, withMarked] = [holding(first), holding(marked)];
   const spotOf = (target: EventTarget | null) => {
     const cell = target instanceof Element ? target.closest<HTMLElement>(".cell") : null;
     const spot = cell && layout.spots.find(({ head }) => head.label === cell.dataset["head"]);
@@ -139,22 +141,19 @@ export function Atlas({ capture, onPick, marked }: Props) {
             {text}
           </span>
         ))}
-        {inSight.map((spot) => {
-          const { head } = spot;
-          const value = info ? statisticOf(head, info.name, measured) : null;
-          return (
-            <Cell
-              key={head.label}
-              spot={spot}
-              size={layout.cell}
-              said={value === null || !info ? null : worded(info.unit, value)}
-              captions={layout.captions}
-              dimmed={has(head, role, measured) === null}
-              first={head.label === first}
-              marked={head.label === marked}
-            />
-          );
-        })}
+        {inSight.map((group) => (
+          <Cells
+            key={group.spots[0]?.head.label}
+            spots={group.spots}
+            size={layout.cell}
+            info={info}
+            role={role}
+            measured={measured}
+            captions={layout.captions}
+            first={group === withFirst ? first : undefined}
+            marked={group === withMarked ? marked : undefined}
+          />
+        ))}
       </div>
       {list.length === 0 && <p class="faint">No head is like that.</p>}
       <Reading />

@@ -88,9 +88,9 @@ export class Sheet {
     if (canvas.width > 0 && canvas.height > 0) {
       const copy = document.createElement("canvas");
       [copy.width, copy.height] = [canvas.width, canvas.height];
-      copy.getContext("2d")?.drawImage(canvas, 0, 0);
+      copy.getContext("2d", { willReadFrequently: true })?.drawImage(canvas, 0, 0);
       canvas.height = high; // this clears it
-      canvas.getContext("2d")?.drawImage(copy, 0, Math.round((top - nextTop) * devicePixelRatio));
+      canvas.getContext("2d", { willReadFrequently: true })?.drawImage(copy, 0, Math.round((top - nextTop) * devicePixelRatio));
     } else canvas.height = high;
     const [from, upTo] = [Math.max(top, nextTop), Math.min(bottom, nextBottom) - next.layout.cell - BELOW];
     const staying = new Set(next.drawn.filter(({ y }) => y >= from && y <= upTo).map(({ head }) => head.label));
@@ -98,7 +98,7 @@ export class Sheet {
   }
 
   #draw(): void {
-    const pen = this.canvas.getContext("2d");
+    const pen = this.canvas.getContext("2d", { willReadFrequently: true });
     const sight = this.#sight;
     if (!pen || !sight) return;
     const until = performance.now() + FRAME;

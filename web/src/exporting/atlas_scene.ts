@@ -97,7 +97,7 @@ export async function atlasScene(page: Page, view: View, size: Size, scale: numb
   const width = Math.max(right, legendWidth(words, measure) + 2 * MARGIN);
   const room = width - 2 * MARGIN;
   marks.push(...titleMarks(title, line, MARGIN, room, ink, measure));
-  marks.push(...legendMarks(range, colours, words, { x: MARGIN + 8, y: bottom + 14, room: room - 16 }, ink, measure));
+  marks.push(...legendMarks(range, colours, words, { x: MARGIN + 8, y: bottom + 14, room: room - 8 }, ink, measure));
   return { width: Math.ceil(width), height: Math.ceil(bottom + 14 + BELOW - 6), ground: ink.ground, title: `${title} · all heads`, marks };
 }
 
