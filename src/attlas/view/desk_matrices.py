@@ -18,6 +18,7 @@ from attlas.view.tiles.kept import Kept
 from attlas.view.tiles.maps import SIDES, Maps
 from attlas.view.tiles.matrices import Matrices, Shown
 from attlas.view.tiles.peaks import peak
+from attlas.view.tiles.preparing import prepare
 from attlas.view.tiles.pyramid import REDUCERS, Pyramid, run_ahead
 
 LARGEST_PART = 4096**2
@@ -84,6 +85,7 @@ class MatrixAnswers:
         matrix = self.matrices.named(name)
         index = _position(matrix, axis, whole("row" if axis == 2 else "col", text))
         request.check()
+        prepare(matrix.operator, request.check)
         line = matrix.operator[0, 0, index, :] if axis == 2 else matrix.operator[0, 0, :, index]
         return Answer(200, BYTES, vectors_bytes([line]))
 

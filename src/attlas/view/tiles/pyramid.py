@@ -22,6 +22,7 @@ from attlas.view.tiles.cells import coarser, lift, sizes
 from attlas.view.tiles.grid import TILE, Grid, Place
 from attlas.view.tiles.kept import Check, Kept
 from attlas.view.tiles.matrices import Shown
+from attlas.view.tiles.preparing import prepare
 
 REDUCERS = ("max", "mean", "mass", "lift")
 
@@ -109,7 +110,7 @@ class Pyramid:
         place = matrix.grid.place(level, row, col)
         check()
         if level == matrix.grid.levels:
-            return self._entries(matrix, place, reduce)
+            return self._entries(matrix, place, reduce, check)
         base = "max" if reduce == "max" else "sum"
         cells = self._kept(matrix, level, place, base, check)
         if cells is None:
@@ -146,7 +147,8 @@ class Pyramid:
     def _all(self) -> tuple[Kept, ...]:
         return self._tops, self._opened, self._spreads, self._recent
 
-    def _entries(self, matrix: Shown, place: Place, reduce: str) -> Tensor:
+    def _entries(self, matrix: Shown, place: Place, reduce: str, check: Check) -> Tensor:
+        prepare(matrix.operator, check)
         tile = matrix.operator[0, 0, place.rows, place.cols]
         if reduce == "lift" and matrix.spread is not None:
             return tile * matrix.spread.counts[place.rows].unsqueeze(-1)
@@ -187,6 +189,7 @@ class Pyramid:
 
 def run_ahead(operator: AttentionOperator, questions: Sequence[Question[Any, Any]], check: Check) -> list[Any]:
     """Answer questions while longer work is under way; `check` is called now and then, and may raise to end it."""
+    prepare(operator, check)
     with ahead():
         return ask(operator, *questions, progress=lambda done, total: check())
 

@@ -12,7 +12,7 @@ from attlas.testing.guards import no_dense
 from attlas.view.tiles import maps as small
 from attlas.view.tiles.maps import SIDES, Maps
 from attlas.view.tiles.matrices import Matrices, UnknownMatrix
-from attlas.view.tiles.pyramid import REDUCERS, Pyramid
+from attlas.view.tiles.pyramid import REDUCERS, Pyramid, run_ahead
 from reducing import PROBLEMS, by_hand, nothing, random
 from serving import capture_of
 
@@ -66,7 +66,7 @@ def test_they_are_made_of_what_was_kept(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_layer_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[int] = []
-    monkeypatch.setattr(small, "run_ahead", _counting(passes, small.run_ahead))
+    monkeypatch.setattr(small, "run_ahead", _counting(passes, run_ahead))
     maps = maps_of(random(300, 300, causal=True), random(310, 310))
     for layer in (0, 1):
         for reduce in REDUCERS:
