@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import re
+import threading
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from attlas.matrix import AttentionMatrix
 from attlas.view.colours import colour_table
 from attlas.view.desk import Desk
 from attlas.view.desk_captures import Exhibit
-from serving import capture_of, desk
+from serving import capture_of, desk, exhibit
+from viewing import HEADS, LAYERS
 
 N = 600
 ROW, COL = 530, 300
@@ -129,6 +131,92 @@ def test_an_svg_is_xml_with_the_cells_in_it(page: Page, address: str, tmp_path: 
     assert cells.shape[1] == 30
     planted_cell = cells[ROW - 520, COL - 290]
     assert np.abs(planted_cell[:3].astype(int) - colour_table("weight-light")[255]).max() <= 1
+
+
+@pytest.fixture(scope="module")
+def atlas_address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Save the atlas of a model of 3 layers and 4 heads."""
+    tokens = [f"w{i}" for i in range(N)]
+    tokens[COL] = "</script><b>\u202e"
+    with desk(exhibit(tokens=tokens)) as opened:
+        done = threading.Event()
+        opened.listen(lambda event: done.set() if event["type"] == "done" else None)
+        assert done.wait(60)
+        answer = opened.answer("/api/page", {"capture": "a", "reduce": "max", "view": "reduce=max&theme=light"})
+    assert answer.status == 200, answer.body[:400]
+    path = tmp_path_factory.mktemp("saved") / "atlas.html"
+    path.write_bytes(answer.body)
+    return path.as_uri()
+
+
+def colours_of(page: Page, head: str) -> int:
+    """Return how many colours a head's map has on the canvas of the atlas."""
+    return page.evaluate(
+        """(head) => {
+            const cell = document.querySelector(`.cell[data-head="${head}"]`);
+            const canvas = document.querySelector("canvas.sheet");
+            const [x, y] = [cell.offsetLeft - canvas.offsetLeft, cell.offsetTop - canvas.offsetTop];
+            const {data} = canvas.getContext("2d").getImageData(x, y, cell.offsetWidth, cell.offsetWidth);
+            return new Set(new Uint32Array(data.buffer)).size;
+        }""",
+        head,
+    )
+
+
+def drawn(page: Page, address: str) -> Page:
+    page.goto(address)
+    page.wait_for_selector('.cell[data-head="2.3"]')
+    for head in ("0.0", "1.2", "2.3"):
+        wait_until(page, lambda head=head: colours_of(page, head) > 20)
+    return page
+
+
+def wait_until(page: Page, condition: Callable[[], bool]) -> None:
+    for _ in range(200):
+        if condition():
+            return
+        page.wait_for_timeout(50)
+    pytest.fail("it never came to be")
+
+
+def test_a_saved_atlas_shows_all_heads_without_a_network(page: Page, said: list[str], atlas_address: str) -> None:
+    drawn(page, atlas_address)
+    assert page.locator(".cell").count() == LAYERS * HEADS
+    words = page.locator(".holds").inner_text()
+    assert words == "A saved part. The small maps of all heads, of at most 128 cells a side; no head can be opened."
+    # another reducer, and an order by a statistic: both are there
+    before = page.locator("canvas.sheet").screenshot()
+    page.get_by_role("form", name="How the atlas is shown").get_by_text("Lift", exact=True).click()
+    wait_until(page, lambda: page.locator("canvas.sheet").screenshot() != before)
+    page.get_by_text("Highest", exact=True).click()
+    wait_until(page, lambda: page.locator(".cell .caption").count() == LAYERS * HEADS)
+    assert "not measured" not in page.locator(".cell").first.inner_text()
+    assert said == []
+
+
+def test_a_head_of_a_saved_atlas_cannot_be_opened_and_that_is_said(page: Page, atlas_address: str) -> None:
+    drawn(page, atlas_address)
+    page.locator('.cell[data-head="1.2"]').focus()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.dataset.head") in ("1.3", "2.2")
+    page.keyboard.press("Enter")
+    page.get_by_text(
+        "This file holds only a part: the small maps of the heads, none of which can be opened."
+    ).wait_for()
+    assert page.locator(".cell").count() == LAYERS * HEADS, "the atlas stays"
+    page.evaluate("location.hash = 'a.1.2'")
+    page.get_by_text("a.1.2", exact=False).first.wait_for()
+    assert page.locator("section.matrix").count() == 0
+
+
+def test_a_saved_atlas_gives_pictures(page: Page, said: list[str], atlas_address: str, tmp_path: Path) -> None:
+    path = saved(drawn(page, atlas_address), "SVG", tmp_path)
+    root = ElementTree.fromstring(path.read_text("utf-8"))  # noqa: S314 - ours
+    images = [image for image in root.iter(f"{SVG}image") if image.get("width") == image.get("height")]
+    assert len(images) == LAYERS * HEADS
+    texts = ["".join(text.itertext()) for text in root.iter(f"{SVG}text")]
+    assert "largest attention, of cells of 8 × 8 entries" in texts
+    assert said == []
 
 
 def png_pixels(content: bytes) -> NDArray[np.uint8]:

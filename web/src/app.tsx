@@ -18,9 +18,10 @@ import { paths } from "./protocol";
 import { followAddress } from "./state/history";
 import type { Loaded } from "./state/loaded";
 import { WAITING, fill } from "./state/loaded";
+import { open } from "./state/opening";
 import { Page, PageContext, usePage } from "./state/page";
 import { theme } from "./state/theme";
-import { change, openHead, view } from "./state/view";
+import { view } from "./state/view";
 import { Finding } from "./text/finding";
 import type { Transport } from "./transport/transport";
 import "./styles/index.css";
@@ -71,7 +72,7 @@ function Shell() {
       <Holds atlas={page.atlas} />
       <main>
         {layer === null ? (
-          <Atlas key={capture.id} capture={capture} marked={last.value} onPick={(l, h) => change(openHead(l, h))} />
+          <Atlas key={capture.id} capture={capture} marked={last.value} onPick={(l, h) => open(page.atlas, l, h)} />
         ) : (
           <HeadView key={capture.id} capture={capture} finding={finding} explaining={explaining} />
         )}

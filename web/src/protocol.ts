@@ -1,5 +1,5 @@
 /**
- * What the page asks and what it is told: paths, the types of the answers, and the two kinds of bytes.
+ * What the page asks and what it is told: paths, the types of the answers, and the three kinds of bytes.
  *
  * The same paths and answers travel over HTTP, over a notebook's comm and out of an exported file.
  */
@@ -53,6 +53,15 @@ export interface HeldInfo {
   readonly exact: readonly [rows: readonly [number, number], cols: readonly [number, number]] | null;
 }
 
+/** What a page that was saved holds of the atlas of all heads. */
+export interface HeldMaps {
+  /** Cells a side that the small maps have at most, by what they show. */
+  readonly sides: Readonly<Partial<Record<Reduce, number>>>;
+  /** Layers that are there, and how many the model has. */
+  readonly layers: number;
+  readonly of: number;
+}
+
 export interface AtlasInfo {
   readonly version: string;
   readonly captures: readonly CaptureInfo[];
@@ -63,8 +72,10 @@ export interface AtlasInfo {
   readonly methods: readonly string[];
   /** Each 256 colours as base64 of red, green, blue. */
   readonly colours: Readonly<Record<ColourName, string>>;
-  /** Only on a page that was saved: what it holds. */
+  /** Only on a page that was saved: what it holds of matrices. */
   readonly excerpt?: readonly HeldInfo[];
+  /** Only on a page that was saved from the atlas: it holds all heads, but none of them can be opened. */
+  readonly maps?: HeldMaps;
 }
 
 export interface TokensAnswer {
@@ -150,6 +161,22 @@ export function parseVectors(bytes: ArrayBuffer): Float32Array[] {
   return Array.from({ length: count }, (_, i) => all.subarray(i * length, (i + 1) * length));
 }
 
+/** Read maps ("ATLM"), all of one size: half precision, each with a scale of its own. */
+export function parseMaps(bytes: ArrayBuffer): Tile[] {
+  const view = opened(bytes, "ATLM");
+  const kind = view.getUint8(4);
+  const [rows, cols, count] = [6, 8, 10].map((at) => view.getUint16(at, true)) as [number, number, number];
+  const [start, size] = [HEADER + 4 * count, rows * cols];
+  if (kind !== FLOAT16) throw new ProtocolError(`wanted maps of kind ${FLOAT16}, got ${kind}`);
+  if (bytes.byteLength !== start + 2 * count * size) {
+    throw new ProtocolError(`wanted ${count} maps in ${start + 2 * count * size} bytes, got ${bytes.byteLength} bytes`);
+  }
+  return Array.from({ length: count }, (_, i) => {
+    const scale = view.getFloat32(HEADER + 4 * i, true);
+    return { rows, cols, values: whole(new Uint16Array(bytes, start + 2 * i * size, size), scale) };
+  });
+}
+
 /** A tile as bytes, in single precision: what `parseTile` reads. */
 export function tileBytes({ rows, cols, values }: Tile): ArrayBuffer {
   const [bytes, view] = headed("ATL1", values);
@@ -193,10 +220,14 @@ function numbers(bytes: ArrayBuffer, kind: number, count: number, scale: number)
   }
   // every machine that runs a browser today is little-endian, as the bytes are
   if (kind === FLOAT32) return new Float32Array(bytes, HEADER, count);
-  const halves = new Uint16Array(bytes, HEADER, count);
-  const values = new Float32Array(count);
+  return whole(new Uint16Array(bytes, HEADER, count), scale);
+}
+
+/** Numbers in half precision, multiplied by their scale. */
+function whole(halves: Uint16Array, scale: number): Float32Array {
+  const values = new Float32Array(halves.length);
   const table = halfTable();
-  for (let i = 0; i < count; i++) values[i] = (table[halves[i] ?? 0] ?? 0) * scale;
+  for (let i = 0; i < values.length; i++) values[i] = (table[halves[i] ?? 0] ?? 0) * scale;
   return values;
 }
 
@@ -267,6 +298,7 @@ export const paths = {
   tokens: (capture: string) => `/api/tokens/${named(capture)}`,
   tile: (matrix: string, level: number, row: number, col: number, reduce: Reduce, as: "f16" | "f32") =>
     `/api/tiles/${named(matrix)}/${level}/${row}/${col}?reduce=${reduce}&as=${as}`,
+  maps: (capture: string, layer: number, reduce: Reduce) => `/api/maps/${named(capture)}/${layer}?reduce=${reduce}`,
   row: (matrix: string, row: number) => `/api/rows/${named(matrix)}/${row}`,
   column: (matrix: string, col: number) => `/api/columns/${named(matrix)}/${col}`,
   cell: (matrix: string, row: number, col: number) => `/api/cells/${named(matrix)}/${row}/${col}`,
@@ -285,5 +317,7 @@ export const paths = {
   page: (view: string, matrices: readonly string[], reduce: Reduce, part: { readonly rows: readonly [number, number]; readonly cols: readonly [number, number] } | null) =>
     `/api/page?view=${named(view)}&matrices=${named(matrices.join(","))}&reduce=${reduce}` +
     (part ? `&rows=${part.rows.join("-")}&cols=${part.cols.join("-")}` : ""),
+  atlasPage: (view: string, capture: string, reduce: Reduce) =>
+    `/api/page?view=${named(view)}&capture=${named(capture)}&reduce=${reduce}`,
   events: () => "/api/events",
 } as const;

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 
-import { ProtocolError, differenceName, parseColours, parseTerm, parseTile, parseVectors, paths, termName } from "../src/protocol";
+import { ProtocolError, differenceName, parseColours, parseMaps, parseTerm, parseTile, parseVectors, paths, termName } from "../src/protocol";
 
 function tile(kind: number, rows: number, cols: number, scale: number, numbers: ArrayBufferView): ArrayBuffer {
   const bytes = new Uint8Array(16 + numbers.byteLength);
@@ -36,6 +36,36 @@ describe("tiles", () => {
     ["with another beginning", new ArrayBuffer(20)],
   ])("that are %s are refused", (_, bytes) => {
     expect(() => parseTile(bytes)).toThrow(ProtocolError);
+  });
+});
+
+/** Maps of one row and two columns, with these scales. */
+function maps(scales: readonly number[], halves: Uint16Array, kind = 2): ArrayBuffer {
+  const numbers = new Uint8Array(4 * scales.length + halves.byteLength);
+  numbers.set(new Uint8Array(Float32Array.from(scales).buffer));
+  numbers.set(new Uint8Array(halves.buffer), 4 * scales.length);
+  const bytes = tile(kind, 1, 2, 1, numbers);
+  new Uint8Array(bytes)[3] = 77; // M
+  new DataView(bytes).setUint16(10, scales.length, true);
+  return bytes;
+}
+
+describe("maps", () => {
+  it("have each a scale of its own", () => {
+    const read = parseMaps(maps([0.5, 8], Uint16Array.of(0x3c00, 0, 0x3800, 0x3c00)));
+    expect(read.map(({ rows, cols, values }) => [rows, cols, ...values])).toEqual([
+      [1, 2, 0.5, 0],
+      [1, 2, 4, 8],
+    ]);
+    expect(paths.maps("a", 12, "lift")).toBe("/api/maps/a/12?reduce=lift");
+  });
+
+  it.each([
+    ["cut off", maps([1, 1], Uint16Array.of(1, 2, 3))],
+    ["of another kind", maps([1], Uint16Array.of(1, 2), 1)],
+    ["tiles", tile(2, 1, 2, 1, Uint16Array.of(1, 2))],
+  ])("that are %s are refused", (_, bytes) => {
+    expect(() => parseMaps(bytes)).toThrow(ProtocolError);
   });
 });
 

@@ -21,6 +21,7 @@ from attlas.matrix.streaming import Block, each_block, merge_rows, tiling_of
 from attlas.matrix.visibility import Indices, take_heads
 
 if TYPE_CHECKING:
+    from attlas.matrix.operator import Progress
     from attlas.matrix.softmax import AttentionMatrix
 
 LARGE = 32.0
@@ -97,9 +98,9 @@ def _is_large(lse: Tensor) -> bool:
     return bool(torch.where(lse.isfinite(), lse, 0.0).abs().max() > LARGE)
 
 
-def stream(matrix: AttentionMatrix) -> RowSums:
-    """Compute every row's sum in one pass."""
-    return attend(matrix, None)[0]
+def stream(matrix: AttentionMatrix, progress: Progress | None = None) -> RowSums:
+    """Compute every row's sum in one pass; `progress` is called as ``progress(done, total)``."""
+    return attend(matrix, None, progress)[0]
 
 
 def trusted(matrix: AttentionMatrix, lse: Tensor) -> RowSums | None:
@@ -121,7 +122,9 @@ def trusted(matrix: AttentionMatrix, lse: Tensor) -> RowSums | None:
     return RowSums(top, torch.where(seen, 0.0, -math.inf).to(top.dtype), seen)
 
 
-def attend(matrix: AttentionMatrix, values: Tensor | None) -> tuple[RowSums, Tensor | None]:
+def attend(
+    matrix: AttentionMatrix, values: Tensor | None, progress: Progress | None = None
+) -> tuple[RowSums, Tensor | None]:
     """Compute each row's sum and, if there are values, A · values, in one pass.
 
     Parameters
@@ -130,6 +133,8 @@ def attend(matrix: AttentionMatrix, values: Tensor | None) -> tuple[RowSums, Ten
         What it knows of its own sums is not used.
     values : Tensor, (batch, head, n_key, width), optional
         What to apply the matrix to.
+    progress : callable, optional
+        Called as ``progress(done, total)``.
 
     Returns
     -------
@@ -142,7 +147,7 @@ def attend(matrix: AttentionMatrix, values: Tensor | None) -> tuple[RowSums, Ten
         v = None if values is None else values[block.batch, block.head]
         return attend_rows(matrix.narrow(block.batch, block.head), block.rows, v)
 
-    blocks, parts = each_block(matrix, work)
+    blocks, parts = each_block(matrix, work, progress)
     sums = RowSums.merge(matrix, blocks, [sums for sums, _ in parts])
     if values is None:
         return sums, None

@@ -1,4 +1,4 @@
-"""The numbers of matrices: tiles, rows, columns, single entries, the largest entry of a part, and tracks."""
+"""The numbers of matrices: tiles, small maps, rows, columns, single entries, the largest of a part, and tracks."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from attlas.matrix import AttentionMatrix, Distance, Entropy, Received
 from attlas.matrix.questions import Question
 from attlas.matrix.scores import LOG2E, Scores
 from attlas.view.desk import BYTES, Answer, NoSuchPath, Request, Route, Service, span_in, whole
-from attlas.view.tiles.coding import KINDS, tile_bytes, vectors_bytes
+from attlas.view.tiles.coding import KINDS, maps_bytes, tile_bytes, vectors_bytes
 from attlas.view.tiles.kept import Kept
+from attlas.view.tiles.maps import SIDES, Maps
 from attlas.view.tiles.matrices import Matrices, Shown
 from attlas.view.tiles.peaks import peak
+from attlas.view.tiles.preparing import prepare
 from attlas.view.tiles.pyramid import REDUCERS, Pyramid, run_ahead
 
 LARGEST_PART = 4096**2
@@ -34,12 +36,14 @@ class MatrixAnswers:
     def __init__(self, matrices: Matrices) -> None:
         self.matrices = matrices
         self.pyramid = Pyramid()
+        self.maps = Maps(matrices, self.pyramid)
         self.tracks = Kept(TRACKS_BYTES)
 
     def routes(self) -> dict[str, Route]:
         """Return who answers which paths."""
         return {
             "tiles": self._tile,
+            "maps": self._maps,
             "rows": partial(self._line, 2),
             "columns": partial(self._line, 3),
             "cells": self._cell,
@@ -54,6 +58,7 @@ class MatrixAnswers:
     def close(self) -> None:
         """Let go of everything."""
         self.pyramid.clear()
+        self.maps.clear()
         self.tracks.clear()
         self.matrices.close()
 
@@ -67,11 +72,19 @@ class MatrixAnswers:
         tile = self.pyramid.tile(matrix, level, row, col, reduce, request.check)
         return Answer(200, BYTES, tile_bytes(tile, kind))
 
+    def _maps(self, request: Request) -> Answer:
+        capture, number = request.expect("capture", "layer")
+        reduce, side = request.chosen("reduce", REDUCERS), int(request.chosen("side", [str(side) for side in SIDES]))
+        maps = self.maps.of_layer(capture, whole("layer", number), reduce, request.check, side=side)
+        request.check()
+        return Answer(200, BYTES, maps_bytes(maps))
+
     def _line(self, axis: int, request: Request) -> Answer:
         name, text = request.expect("matrix", "row" if axis == 2 else "col")
         matrix = self.matrices.named(name)
         index = _position(matrix, axis, whole("row" if axis == 2 else "col", text))
         request.check()
+        prepare(matrix.operator, request.check)
         line = matrix.operator[0, 0, index, :] if axis == 2 else matrix.operator[0, 0, :, index]
         return Answer(200, BYTES, vectors_bytes([line]))
 

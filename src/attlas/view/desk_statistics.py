@@ -141,6 +141,7 @@ class Background:
             term = f"{name}.{number}.{head}"
             self._answers.pyramid.keep_top(term, peak[0, i], mass[0, i])
             self._answers.tracks.keep(term, layer.received[i], layer.entropy[i], layer.distance[i])
+        self._answers.maps.keep(name, number, peak[0], mass[0])
         with self._lock:
             self._found[name][str(number)] = {what: values.tolist() for what, values in layer.values.items()}
         self._tell({"type": "statistics", "capture": name, "layer": number})

@@ -17,15 +17,13 @@ import torch
 from torch import Tensor
 
 from attlas.errors import ArgumentError, complaint
-from attlas.view.desk import Answer
-from attlas.view.excerpts import Excerpt, Selection
-from attlas.view.tiles.coding import tile_of, vectors_bytes
+from attlas.view.excerpts import Ask, Excerpt, Selection, answered, json_bytes
+from attlas.view.tiles.coding import maps_bytes, maps_of, tile_of, vectors_bytes
 from attlas.view.tiles.grid import TILE, Grid, Place
 from attlas.view.tiles.matrices import Term, UnknownMatrix
 
 MOST_MATRICES = 8
 
-Ask = Callable[[str, Mapping[str, str]], Answer]
 At = tuple[int, int]
 
 _NEAR_WHOLE = 1e-5
@@ -74,15 +72,11 @@ class Collector:
             self._lines(matrix)
             self._part(matrix)
         self._deeper()
-        self._excerpt.need("/api/atlas", _json(self._described()))
+        self._excerpt.need("/api/atlas", json_bytes(self._described()))
         return self._excerpt
 
     def _asked(self, path: str, query: Mapping[str, str] | None = None) -> bytes:
-        """Return an answer that has to be there."""
-        answer = self._ask(path, query or {})
-        if answer.status != 200:
-            raise UnknownMatrix(complaint("selection", wanted="what can be shown", got=_refusal(answer)))
-        return answer.body
+        return answered(self._ask, path, query)
 
     def _take(self, path: str) -> None:
         """Keep an answer if there is one."""
@@ -107,21 +101,36 @@ class Collector:
             for kind in self._atlas["spans"]:
                 self._take(_spans(name, kind))
             measured = json.loads(self._asked(f"/api/statistics/{name}"))
-            self._excerpt.need(f"/api/statistics/{name}", _json(self._statistics(name, layers, measured)))
+            self._excerpt.need(f"/api/statistics/{name}", json_bytes(self._statistics(name, layers, measured)))
             for layer, heads in layers.items():
+                # Maps of a layer that nobody has measured yet would cost a pass over all of its heads.
+                if heads and str(layer) in measured["layers"]:
+                    self._maps(name, layer, heads)
                 for head in heads:
                     self._take(f"/api/heads/{name}/{layer}/{head}")
         for number in self._selection.explanations:
             self._take(f"/api/explanations/{_word(number)}")
 
+    def _maps(self, name: str, layer: int, heads: Sequence[int]) -> None:
+        """Keep the small maps of some heads of a layer."""
+        at = self._indices(name, layer, heads)
+        for reduce in self._atlas["reducers"]:
+            path = f"/api/maps/{name}/{layer}"
+            some = maps_of(self._asked(path, {"reduce": reduce}))[at]
+            self._excerpt.need(f"{path}?reduce={reduce}", maps_bytes(some), 2)
+
+    def _indices(self, name: str, layer: int, heads: Sequence[int]) -> list[int]:
+        """Return where heads stand among those of their layer."""
+        every = {known["layer"]: known["heads"] for known in self._captures[name]["layers"]}
+        return [every[layer].index(head) for head in heads]
+
     def _statistics(self, name: str, layers: Mapping[int, Sequence[int]], measured: dict[str, Any]) -> dict[str, Any]:
         """Return the statistics of the heads that are shown; as nobody will measure more, that is all of them."""
-        every = {layer["layer"]: layer["heads"] for layer in self._captures[name]["layers"]}
         kept = {}
         for layer, heads in layers.items():
             known = measured["layers"].get(str(layer))
             if known is not None:
-                at = [every[layer].index(head) for head in heads]
+                at = self._indices(name, layer, heads)
                 kept[str(layer)] = {what: [values[i] for i in at] for what, values in known.items()}
         return {**measured, "layers": kept, "done": len(layers), "of": len(layers)}
 
@@ -362,11 +371,3 @@ def _spans(name: str, kind: str) -> str:
 def _word(text: str) -> str:
     """Return a word of a path as `encodeURIComponent` writes it."""
     return quote(text, safe="!~*'()")
-
-
-def _json(content: Any) -> bytes:
-    return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
-
-
-def _refusal(answer: Answer) -> str:
-    return str(json.loads(answer.body).get("error", "nothing"))

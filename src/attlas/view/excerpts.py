@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import base64
 import gzip
+import json
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import parse_qsl
 
 import numpy as np
 
 from attlas.errors import ArgumentError, complaint
+from attlas.view.desk import Answer
+from attlas.view.tiles.matrices import UnknownMatrix
 
 USUAL = 3_000_000
 """Bytes of a page up to which it is filled with deeper levels."""
@@ -23,6 +27,7 @@ MOST = 20_000_000
 """Bytes of a page beyond which it is refused."""
 
 Span = tuple[int, int]
+Ask = Callable[[str, Mapping[str, str]], Answer]
 
 _HEADER = 16  # bytes of a tile or of vectors before their numbers
 _FRAME = 12  # bytes that JSON puts around an answer and its path
@@ -36,7 +41,7 @@ class Selection:
     Parameters
     ----------
     matrices : tuple of str
-        Names of matrices, the one that matters most first.
+        Names of matrices, the one that matters most first. None at all: the atlas of all heads.
     reduce : str
         What cells show.
     rows, cols : (int, int), optional
@@ -45,6 +50,8 @@ class Selection:
         The page's address after its ``#``: what is selected there is kept, too.
     explanations : tuple of str
         Numbers of explanations.
+    capture : str, optional
+        Whose atlas it is, where no matrices are named; by default the first that there is.
     """
 
     matrices: tuple[str, ...]
@@ -53,6 +60,7 @@ class Selection:
     cols: Span | None = None
     view: str = ""
     explanations: tuple[str, ...] = ()
+    capture: str | None = None
 
     def selected(self, name: str) -> int | None:
         """Return the selected ``row`` or ``col``, if one is."""
@@ -99,6 +107,14 @@ class Excerpt:
         self.size += size
         return True
 
+    def keep_all(self, contents: Iterable[tuple[str, bytes]], width: int = 1) -> bool:
+        """Keep all of these answers if the page stays small enough with them, and else none; tell whether it does."""
+        size, before = self.size, dict(self.answers)
+        if all(self.keep(path, content, width) for path, content in contents):
+            return True
+        self.size, self.answers = size, before
+        return False
+
     def need(self, path: str, content: bytes, width: int = 1) -> None:
         """Keep an answer that the page cannot do without.
 
@@ -111,6 +127,26 @@ class Excerpt:
             wanted = f"one whose page has at most {MOST // 10**6} MB"
             way_out = "choose fewer matrices, or zoom in until fewer entries are in sight"
             raise ArgumentError(complaint("selection", wanted=wanted, got="a larger one", way_out=way_out))
+
+
+def answered(ask: Ask, path: str, query: Mapping[str, str] | None = None) -> bytes:
+    """Return an answer that has to be there.
+
+    Raises
+    ------
+    UnknownMatrix
+        It is a refusal.
+    """
+    answer = ask(path, query or {})
+    if answer.status != 200:
+        reason = str(json.loads(answer.body).get("error", "nothing"))
+        raise UnknownMatrix(complaint("selection", wanted="what can be shown", got=reason))
+    return answer.body
+
+
+def json_bytes(content: Any) -> bytes:
+    """Return plain types as a page reads them."""
+    return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
 def planes(content: bytes, width: int) -> bytes:

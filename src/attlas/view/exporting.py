@@ -1,7 +1,8 @@
 """The page as one file: what is selected now, to be opened anywhere and without a network.
 
 ``/api/page?view=…&matrices=a.12.3&rows=100-400&cols=0-300&reduce=lift`` is answered with a whole HTML document: the
-page's own script and styles, and the answers that the page would otherwise ask a server for.
+page's own script and styles, and the answers that the page would otherwise ask a server for. Without ``matrices`` it is
+the atlas of all heads, of ``capture=a``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from attlas.errors import ArgumentError, StoreError, complaint
 from attlas.view.desk import Answer, Overtaken, Request, Service, span_in
 from attlas.view.excerpting import Collector
+from attlas.view.excerpting_atlas import AtlasCollector
 from attlas.view.excerpts import Excerpt, Selection, Span, split_names
 from attlas.view.serving.assets import ASSETS, BUILT, NOT_BUILT, Asset, assets_in
 from attlas.view.standalone import json_in_html, policy_hash, visible_title
@@ -90,7 +92,8 @@ def page_service(ask: AskDesk, source: Callable[[], PageSource] = PageSource.bui
             request.check()
             return ask(path, query, lambda: _wanted(request))
 
-        collector = Collector(asked, selection, made_of.size)
+        kind = Collector if selection.matrices else AtlasCollector
+        collector = kind(asked, selection, made_of.size)
         text = document(made_of, collector.collect(), selection.view, collector.title)
         request.check()
         return Answer(200, HTML, text.encode("utf-8"), name=f"{_file_name(collector.title)}.html")
@@ -161,6 +164,7 @@ def _selection(request: Request) -> Selection:
         _span(request, "cols"),
         view,
         numbers,
+        query.get("capture"),
     )
 
 

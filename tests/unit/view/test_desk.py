@@ -18,9 +18,11 @@ from attlas.matrix import AttentionMatrix
 from attlas.patterns import LowRank
 from attlas.view.desk import Answer, Desk, Event, Overtaken, Request, Service
 from attlas.view.desk_captures import Exhibit, named
+from attlas.view.desk_matrices import MatrixAnswers
 from attlas.view.desk_statistics import Background
 from attlas.view.opening import open_desk
-from attlas.view.tiles.coding import tile_of, vectors_of
+from attlas.view.tiles.coding import maps_of, tile_of, vectors_of
+from attlas.view.tiles.matrices import Matrices
 from serving import asked, capture_of, desk, exhibit, raw
 from viewing import HEADS, LAYERS
 
@@ -84,6 +86,41 @@ def test_tiles_rows_columns_and_cells_are_the_matrix(opened: Desk) -> None:
     half = tile_of(raw(opened, "/api/tiles/a.1.2/0/0/0", reduce="mass", **{"as": "f16"}))
     assert not torch.equal(half, top)
     torch.testing.assert_close(half, top, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("reduce", ["max", "mean", "mass", "lift"])
+def test_the_maps_of_a_layer_are_those_of_its_matrices(opened: Desk, reduce: str) -> None:
+    found = maps_of(raw(opened, "/api/maps/a/1", reduce=reduce))
+    assert found.shape == (HEADS, 75, 75)
+    dense = FIRST.capture[1].to_dense()[0].double()
+    even = torch.ones(N, N).tril().double() / torch.arange(1, N + 1).unsqueeze(-1)
+    blocks, spread = dense.view(HEADS, 75, 4, 75, 4), even.view(75, 4, 75, 4).sum((1, 3))
+    mass = blocks.sum((2, 4))
+    expected = {
+        "max": blocks.amax((2, 4)),
+        "mean": mass / 16,
+        "mass": mass,
+        "lift": torch.where(spread > 0, mass / spread.clamp(min=1e-9), 0.0),
+    }[reduce]
+    torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=float(expected.max()) * 2**-24)
+    coarse = maps_of(raw(opened, "/api/maps/a/1", reduce=reduce, side="16"))
+    assert coarse.shape == (HEADS, 10, 10)
+    if reduce == "max":
+        assert float(coarse.max()) == float(found.max())
+
+
+def test_maps_are_there_before_they_are_measured() -> None:
+    """What the background keeps, and what is asked for before it comes so far, is the same."""
+    cap = exhibit(N)
+    matrices = Matrices({"a": cap.capture})
+    alone = Desk([MatrixAnswers(matrices).service()])
+    with desk(cap) as measuring:
+        done = threading.Event()
+        measuring.listen(lambda event: done.set() if event["type"] == "done" else None)
+        assert done.wait(60)
+        for reduce in ("max", "lift"):
+            first, second = (maps_of(raw(one, "/api/maps/a/2", reduce=reduce)) for one in (alone, measuring))
+            torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-5)
 
 
 def test_a_cell_tells_all_about_an_entry(opened: Desk) -> None:
@@ -173,7 +210,9 @@ def test_statistics_are_those_of_the_library(opened: Desk) -> None:
         "/api/tiles/a.0.0/0/0/99999999999999999999", "/api/tiles/z.0.0/0/0/0", "/api/tiles/a.9.0/0/0/0",
         "/api/tiles/a.0.9/0/0/0", "/api/tiles/a.0.0%2F..%2F..%2Fx/0/0/0", "/api/rows/a.0.0/300", "/api/rows/a.0.0",
         "/api/columns/a.0.0/300", "/api/cells/a.0.0/300/0", "/api/cells/a.0.0/0/300", "/api/cells/a.0.0/0",
-        "/api/peaks/a", "/api/tracks/a.0", "/api/tracks/a.0.0~", "/api/statistics/", "/api/statistics/c",
+        "/api/maps", "/api/maps/a", "/api/maps/a/0/0", "/api/maps/c/0", "/api/maps/a/9", "/api/maps/a/-1",
+        "/api/maps/a/x", "/api/maps/a.0/0", "/api/peaks/a", "/api/tracks/a.0", "/api/tracks/a.0.0~",
+        "/api/statistics/", "/api/statistics/c",
         "/api/tiles/" + "a" * 5000 + "/0/0/0", "/api/" + "x/" * 900,
     ],
 )  # fmt: skip
@@ -194,6 +233,9 @@ def test_what_is_not_there_is_said_in_a_sentence(opened: Desk, path: str) -> Non
         ("/api/tiles/a.0.0~a.0.1/1/0/0", {"reduce": "lift"}),
         ("/api/tiles/a.0.0:window/0/0/0", {}),
         ("/api/tiles/a.0.0:sliding_window:width=-3/0/0/0", {}),
+        ("/api/maps/a/0", {"reduce": "sum"}),
+        ("/api/maps/a/0", {"side": "127"}),
+        ("/api/maps/a/0", {"side": "-128"}),
         ("/api/peaks/a.0.0", {"rows": "5"}),
         ("/api/peaks/a.0.0", {"rows": "9-3"}),
         ("/api/peaks/a.0.0", {"cols": "0-301"}),
@@ -246,9 +288,6 @@ def test_closing_ends_the_measuring_at_once() -> None:
 
 
 def test_measuring_waits_while_a_question_is_under_way() -> None:
-    from attlas.view.desk_matrices import MatrixAnswers
-    from attlas.view.tiles.matrices import Matrices
-
     shown = named([exhibit(600)])
     background = Background(shown, MatrixAnswers(Matrices({"a": shown["a"].capture})))
     told: list[Event] = []

@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import re
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,8 +19,9 @@ from attlas.view import excerpting, excerpts
 from attlas.view.desk import Answer, Desk, Service
 from attlas.view.excerpts import Excerpt, Selection, planes, split_names
 from attlas.view.exporting import PageSource, document, page_service
-from attlas.view.tiles.coding import tile_of, vectors_of
+from attlas.view.tiles.coding import maps_of, tile_of, vectors_of
 from serving import desk, exhibit, raw
+from viewing import LAYERS
 
 N = 520
 FIRST = exhibit(N)
@@ -29,6 +31,9 @@ SOURCE = PageSource("document.title;", "p { margin: 0 }", "a -- notice -->")
 @pytest.fixture(scope="module")
 def opened() -> Iterator[Desk]:
     with desk(FIRST) as found:
+        done = threading.Event()
+        found.listen(lambda event: done.set() if event["type"] == "done" else None)
+        assert done.wait(60)
         yield found
 
 
@@ -105,6 +110,83 @@ def test_the_atlas_of_a_page_is_what_is_shown(opened: Desk) -> None:
     assert "/api/tiles/a.0.1~a.2.3/0/0/0?reduce=max" in found
 
 
+def test_the_small_maps_of_what_is_shown_are_there(opened: Desk) -> None:
+    found = held(page(opened, matrices="a.1.2,a.1.0,a.2.mean"))
+    for reduce in ("max", "mean", "mass", "lift"):
+        every = maps_of(raw(opened, "/api/maps/a/1", reduce=reduce))
+        assert torch.equal(maps_of(found[f"/api/maps/a/1?reduce={reduce}"]), every[[0, 2]])
+    assert not any(path.startswith("/api/maps/a/2") for path in found), "a mean over heads is none of them"
+
+
+def test_the_atlas_of_all_heads_is_a_page_too(opened: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(excerpts, "USUAL", 3_000_000)
+    answer = page(opened, matrices="", reduce="mass", view="reduce=mass&sort=entropy")
+    assert answer.name == "a-text.html"
+    assert b'"view":"reduce=mass&sort=entropy"' in answer.body.replace(b"\\u0026", b"&")
+    found = held(answer)
+    assert json.loads(found["/api/statistics/a"]) == json.loads(raw(opened, "/api/statistics/a"))
+    assert found["/api/tokens/a"] == raw(opened, "/api/tokens/a")
+    for layer in range(LAYERS):
+        for reduce in ("max", "mean", "mass", "lift"):
+            path = f"/api/maps/a/{layer}"
+            assert found[f"{path}?reduce={reduce}"] == raw(opened, path, reduce=reduce)
+    assert not any(path.startswith(("/api/tiles", "/api/heads", "/api/tracks")) for path in found)
+    atlas = json.loads(found["/api/atlas"])
+    assert atlas["captures"] == json.loads(raw(opened, "/api/atlas"))["captures"]
+    assert atlas["excerpt"] == atlas["spans"] == atlas["patterns"] == atlas["methods"] == []
+    sides = dict.fromkeys(("mass", "max", "mean", "lift"), 128)
+    assert atlas["maps"] == {"sides": sides, "layers": LAYERS, "of": LAYERS}
+
+
+def test_the_atlas_keeps_to_the_usual_size_with_what_is_shown_first(
+    opened: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sides(usual: int) -> dict[str, int]:
+        monkeypatch.setattr(excerpts, "USUAL", usual)
+        answer = page(opened, matrices="", reduce="mean")
+        assert len(answer.body) < usual + 20_000, "what there is, and the page's frame, come on top"
+        found = held(answer)
+        atlas = json.loads(found["/api/atlas"])
+        for reduce, side in atlas["maps"]["sides"].items():
+            assert found[f"/api/maps/a/2?reduce={reduce}"] == raw(
+                opened, "/api/maps/a/2", reduce=reduce, side=str(side)
+            )
+        assert sorted(atlas["reducers"]) == sorted(atlas["maps"]["sides"])
+        assert {path.split("=")[1] for path in found if path.startswith("/api/maps/")} == set(atlas["reducers"])
+        return atlas["maps"]["sides"]
+
+    assert sides(10_000_000) == dict.fromkeys(("mean", "max", "mass", "lift"), 128)
+    some = sides(120_000)
+    assert next(iter(some)) == "mean"
+    assert 16 <= min(some.values()) < some["mean"] == max(some.values())
+    assert sides(0) == {"mean": 16}
+
+
+def test_an_atlas_that_would_be_too_large_is_refused(opened: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(excerpts, "MOST", 5_000)
+    assert refused(page(opened, matrices="")).startswith("selection")
+
+
+def test_an_atlas_has_the_layers_that_are_measured(opened: Desk) -> None:
+    def measured(count: int) -> Desk:
+        def ask(path: str, query: Any, wanted: Any) -> Answer:
+            answer = opened.answer(path, query, wanted=wanted)
+            if path != "/api/statistics/a":
+                return answer
+            every = json.loads(answer.body)["layers"]
+            return Answer.of({"layers": dict(list(every.items())[:count]), "done": count, "of": LAYERS})
+
+        return Desk([page_service(ask, lambda: SOURCE)])
+
+    found = held(measured(2).answer("/api/page", {"reduce": "max"}))
+    assert [layer["layer"] for layer in json.loads(found["/api/atlas"])["captures"][0]["layers"]] == [0, 1]
+    statistics = json.loads(found["/api/statistics/a"])
+    assert (list(statistics["layers"]), statistics["done"], statistics["of"]) == (["0", "1"], 2, 2)
+    assert not any(path.startswith("/api/maps/a/2") for path in found)
+    assert json.loads(found["/api/atlas"])["maps"] == {"sides": {"max": 16}, "layers": 2, "of": LAYERS}
+    assert "wait until the page shows some maps" in refused(measured(0).answer("/api/page", {}))
+
+
 def test_deeper_levels_fill_a_page_of_usual_size(opened: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(excerpts, "USUAL", 3_000_000)
     whole = page(opened)
@@ -133,7 +215,9 @@ def test_a_page_that_would_be_too_large_is_refused(opened: Desk, monkeypatch: py
 @pytest.mark.parametrize(
     ("query", "status", "word"),
     [
-        ({"matrices": ""}, 422, "matrices"),
+        ({"matrices": "", "capture": "b"}, 404, "capture"),
+        ({"matrices": "", "capture": ""}, 404, "capture"),
+        ({"matrices": "", "capture": "/../<b>" * 90}, 404, "capture"),
         ({"matrices": ",".join(f"a.0.0:sliding_window:width={i}" for i in range(9))}, 422, "matrices"),
         ({"matrices": "a.9.0"}, 404, "matrices"),
         ({"matrices": "b.0.0"}, 404, "matrices"),

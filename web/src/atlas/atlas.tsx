@@ -7,16 +7,17 @@ import type { CaptureInfo } from "../protocol";
 import { rampOf, rangeOf } from "../matrix/scales";
 import { Reading } from "../parts/help";
 import { hideHover, showHover } from "../parts/hover";
-import { worded } from "../parts/numbers";
 import { usePage } from "../state/page";
-import { coloursOf, theme } from "../state/theme";
+import { coloursOf } from "../state/theme";
 import { usualScale, view } from "../state/view";
 import { HeadHover } from "./card";
-import { Cell } from "./cell";
+import { Cells } from "./cell";
 import { AtlasControls } from "./controls";
-import { layOut, towards, within } from "./layout";
+import { grouped, layOut, towards, within } from "./layout";
 import { Maps } from "./maps";
 import { useBand, useGradually, useRoom } from "./room";
+import { Sheet } from "./sheet";
+import type { HeadPlace } from "./order";
 import { has, headsOf, ordered, rangeOf as statisticRange, statisticOf } from "./order";
 
 interface Props {
@@ -39,8 +40,18 @@ export function Atlas({ capture, onPick, marked }: Props) {
   const info = page.atlas.statistics.find((known) => known.name === statistic) ?? page.atlas.statistics[0];
   const grid = useRef<HTMLDivElement>(null);
   const room = useRoom(grid);
-  const maps = useMemo(() => new Maps(page.transport, null), [page]);
-  useEffect(() => () => maps.stop(), [maps]);
+  const canvas = useRef<HTMLCanvasElement>(null);
+  const sheet = useRef<Sheet | null>(null);
+  const maps = useMemo(() => new Maps(page.transport), [page]);
+  useLayoutEffect(() => {
+    if (!canvas.current) return undefined;
+    const drawn = (sheet.current = new Sheet(canvas.current, maps));
+    maps.onArrival = () => drawn.refresh();
+    return () => {
+      drawn.stop();
+      maps.stop();
+    };
+  }, [maps]);
   useEffect(() => hideHover, []);
 
   const heads = useMemo(() => headsOf(capture), [capture]);
@@ -54,23 +65,27 @@ export function Atlas({ capture, onPick, marked }: Props) {
   const layout = useMemo(() => layOut(room ? list : [], { ...(room ?? { width: 0, height: 0 }), size, aligned }), [list, room, size, aligned]);
   const band = useBand(grid);
   const wanted = useMemo(() => within(layout.spots, band.from, band.upTo, layout.cell), [layout, band]);
-  const inSight = useGradually(wanted, layout);
+  const groups = useMemo(() => grouped(layout), [layout]);
+  const inSight = useGradually(useMemo(() => groups.filter(({ top, bottom }) => bottom > band.from && top < band.upTo), [groups, band]), layout);
   const range = info && statisticRange(heads, info.name, measured);
   const colours = coloursOf(page.atlas, scale.kind === "lift" ? "lift" : "weight");
+  const ramp = useMemo(() => rampOf(rangeOf(scale, false)), [scale]);
+  const shareOf = (head: HeadPlace): number | null => {
+    const value = info ? statisticOf(head, info.name, measured) : null;
+    return value === null || !range ? null : range[1] > range[0] ? (value - range[0]) / (range[1] - range[0]) : 1;
+  };
   useLayoutEffect(() => {
-    maps.show({
-      capture: capture.id,
-      reduce,
-      ramp: rampOf(rangeOf(scale, false)),
-      colours,
-      pixels: layout.cell * devicePixelRatio,
-      measured: (layer) => measured.layers[String(layer)] !== undefined,
-    });
-  }, [maps, capture, reduce, scale, colours, layout.cell, measured, theme.value]);
+    const layers = [...new Set(wanted.map(({ head }) => head.layer))];
+    maps.show({ capture: capture.id, reduce, ramp, colours, measured: (layer) => measured.layers[String(layer)] !== undefined }, layers);
+    const drawn = wanted.map(({ head, x, y }) => ({ head, x, y, share: shareOf(head), dimmed: has(head, role, measured) === null }));
+    sheet.current?.show({ layout, ...band, drawn });
+  }, [maps, capture, reduce, ramp, colours, layout, wanted, band, role, measured, info]);
 
   const [focused, setFocused] = useState(marked);
   // Tab comes back to where it left, if that is in sight
-  const first = inSight.some(({ head }) => head.label === focused) ? focused : inSight[0]?.head.label;
+  const holding = (label: string | undefined): (typeof inSight)[number] | undefined => inSight.find(({ spots }) => spots.some(({ head }) => head.label === label));
+  const first = holding(focused) ? focused : inSight[0]?.spots[0]?.head.label;
+  const [withFirst, withMarked] = [holding(first), holding(marked)];
   const spotOf = (target: EventTarget | null) => {
     const cell = target instanceof Element ? target.closest<HTMLElement>(".cell") : null;
     const spot = cell && layout.spots.find(({ head }) => head.label === cell.dataset["head"]);
@@ -120,29 +135,25 @@ export function Atlas({ capture, onPick, marked }: Props) {
         onFocusOut={hideHover}
         onKeyDown={onKeyDown}
       >
+        <canvas ref={canvas} class="sheet" aria-hidden="true" />
         {layout.labels.map(({ text, x, y, align }) => (
           <span key={`${text} ${x} ${y}`} class={`axis ${align}`} style={{ left: `${x}px`, top: `${y}px` }} aria-hidden="true">
             {text}
           </span>
         ))}
-        {inSight.map((spot) => {
-          const { head } = spot;
-          const value = info ? statisticOf(head, info.name, measured) : null;
-          return (
-            <Cell
-              key={head.label}
-              spot={spot}
-              maps={maps}
-              size={layout.cell}
-              share={value === null || !range ? null : range[1] > range[0] ? (value - range[0]) / (range[1] - range[0]) : 1}
-              said={value === null || !info ? null : worded(info.unit, value)}
-              captions={layout.captions}
-              dimmed={has(head, role, measured) === null}
-              first={head.label === first}
-              marked={head.label === marked}
-            />
-          );
-        })}
+        {inSight.map((group) => (
+          <Cells
+            key={group.spots[0]?.head.label}
+            spots={group.spots}
+            size={layout.cell}
+            info={info}
+            role={role}
+            measured={measured}
+            captions={layout.captions}
+            first={group === withFirst ? first : undefined}
+            marked={group === withMarked ? marked : undefined}
+          />
+        ))}
       </div>
       {list.length === 0 && <p class="faint">No head is like that.</p>}
       <Reading />

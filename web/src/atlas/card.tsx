@@ -8,6 +8,7 @@ import type { Measured } from "../state/measured";
 import type { Maps } from "./maps";
 import type { HeadPlace } from "./order";
 import { statisticOf } from "./order";
+import { put } from "./sheet";
 
 interface Props {
   readonly head: HeadPlace;
@@ -21,7 +22,11 @@ const SIDE = 176;
 export function HeadHover({ head, maps, statistics, measured }: Props) {
   const canvas = useRef<HTMLCanvasElement>(null);
   useLayoutEffect(() => {
-    const paint = (): boolean => !canvas.current || maps.paint(canvas.current, head.layer, head.head, SIDE * devicePixelRatio);
+    const paint = (): boolean => {
+      const picture = maps.picture(head, SIDE * devicePixelRatio);
+      if (picture && canvas.current) put(canvas.current, picture);
+      return picture !== null;
+    };
     if (paint()) return undefined;
     // the map is on its way while somebody waits for it
     const timer = setInterval(() => paint() && clearInterval(timer), 200);

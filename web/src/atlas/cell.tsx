@@ -1,17 +1,51 @@
-/** One head in the atlas: its small map, how large the chosen statistic is, and its name where no axis says it. */
+/** One head in the atlas, as what can be pressed and read: its map lies on the sheet below. Its name, where no axis says it. */
 
 import { memo } from "preact/compat";
-import { useLayoutEffect, useRef } from "preact/hooks";
 
-import type { Maps } from "./maps";
+import { worded } from "../parts/numbers";
+import type { StatisticInfo } from "../protocol";
+import type { Measured } from "../state/measured";
 import type { Spot } from "./layout";
+import { has, statisticOf } from "./order";
+import { BELOW } from "./sheet";
+
+interface GroupProps {
+  readonly spots: readonly Spot[];
+  readonly size: number;
+  readonly info: StatisticInfo | undefined;
+  readonly role: string | null;
+  readonly measured: Measured;
+  readonly captions: boolean;
+  /** Which of them the Tab key comes to, and which is marked, if it is one of them. */
+  readonly first: string | undefined;
+  readonly marked: string | undefined;
+}
+
+export const Cells = memo(function Cells({ spots, info, role, measured, first, marked, ...same }: GroupProps) {
+  return (
+    <>
+      {spots.map((spot) => {
+        const { head } = spot;
+        const value = info ? statisticOf(head, info.name, measured) : null;
+        return (
+          <Cell
+            key={head.label}
+            spot={spot}
+            said={value === null || !info ? null : worded(info.unit, value)}
+            dimmed={has(head, role, measured) === null}
+            first={head.label === first}
+            marked={head.label === marked}
+            {...same}
+          />
+        );
+      })}
+    </>
+  );
+});
 
 interface Props {
   readonly spot: Spot;
-  readonly maps: Maps;
   readonly size: number;
-  /** How far along its range the statistic is, 0 to 1; null while it is not measured. */
-  readonly share: number | null;
   /** The statistic in words. */
   readonly said: string | null;
   readonly captions: boolean;
@@ -20,10 +54,8 @@ interface Props {
   readonly marked: boolean;
 }
 
-export const Cell = memo(function Cell({ spot, maps, size, share, said, captions, dimmed, first, marked }: Props) {
-  const canvas = useRef<HTMLCanvasElement>(null);
+const Cell = memo(function Cell({ spot, size, said, captions, dimmed, first, marked }: Props) {
   const { head } = spot;
-  useLayoutEffect(() => (canvas.current ? maps.attach(canvas.current, head.layer, head.head) : undefined), [maps, head]);
   const kind = ["cell", dimmed && "dimmed", marked && "marked"].filter(Boolean).join(" ");
   return (
     <button
@@ -32,11 +64,8 @@ export const Cell = memo(function Cell({ spot, maps, size, share, said, captions
       data-head={head.label}
       tabIndex={first ? 0 : -1}
       aria-label={`Layer ${head.layer.layer}, head ${head.head}${said === null ? "" : `, ${said}`}`}
-      style={{ left: `${spot.x}px`, top: `${spot.y}px`, width: `${size}px` }}
+      style={{ left: `${spot.x}px`, top: `${spot.y}px`, width: `${size}px`, paddingTop: `${size + BELOW}px` }}
     >
-      {/* a canvas is large before it is painted; a thousand of them would be 200 MB of nothing */}
-      <canvas ref={canvas} width={1} height={1} style={{ width: `${size}px`, height: `${size}px` }} />
-      <span class="amount">{share !== null && <i style={{ width: `${(100 * share).toFixed(1)}%` }} />}</span>
       {captions && (
         <span class="caption">
           <b>{head.label}</b>

@@ -96,6 +96,23 @@ const distinct = (numbers: readonly number[]): number[] => [...new Set(numbers)]
 export const within = (spots: readonly Spot[], from: number, upTo: number, cell: number): readonly Spot[] =>
   spots.filter((spot) => spot.y + cell + CAPTION > from && spot.y < upTo);
 
+/** Some spots that are put into the page together. */
+export interface Group {
+  readonly spots: readonly Spot[];
+  readonly top: number;
+  readonly bottom: number;
+}
+
+const GROUP = 16;
+
+/** The spots in groups that stay the same while one scrolls: what has not changed of a group need not be looked through. */
+export const grouped = ({ spots, cell }: Layout): readonly Group[] =>
+  Array.from({ length: Math.ceil(spots.length / GROUP) }, (_, i) => {
+    const some = spots.slice(i * GROUP, (i + 1) * GROUP);
+    const tops = some.map(({ y }) => y);
+    return { spots: some, top: Math.min(...tops), bottom: Math.max(...tops) + cell + CAPTION };
+  });
+
 /** The spot that an arrow, or Home and End, leads to; undefined at the edge. */
 export function towards(spots: readonly Spot[], from: Spot, key: string): Spot | undefined {
   const row = spots.filter((spot) => spot.row === from.row).sort((a, b) => a.column - b.column);

@@ -61,8 +61,8 @@ export function useBand(grid: { readonly current: HTMLElement | null }): Band {
   return band;
 }
 
-/** So many cells are put into the page in one go: a task of some tens of milliseconds on a slow machine. */
-const AT_ONCE = 160;
+/** So many items are put into the page in one go: as groups of cells, a task of some tens of milliseconds on a slow machine. */
+const AT_ONCE = 6;
 
 /** The first of the items, and more of them with each frame; from the first again when `anew` is another one. */
 export function useGradually<T>(items: readonly T[], anew: unknown): readonly T[] {

@@ -20,6 +20,7 @@ const PICTURES: readonly Entry[] = [
   { kind: "svg", label: "SVG", meaning: "text and axes as vectors, cells without loss" },
 ];
 const PAGE: Entry = { kind: "html", label: "Page (HTML)", meaning: "one file that opens without a network, to look around in" };
+const ATLAS_PAGE: Entry = { ...PAGE, meaning: "one file that opens without a network: all small maps and statistics" };
 
 export function SaveMenu() {
   const page = usePage();
@@ -27,7 +28,7 @@ export function SaveMenu() {
   const running = saving.value;
   const inAtlas = view.value.layer === null;
   // a page that was saved has nobody who could make another one
-  const entries = page.atlas.excerpt ? PICTURES : [...PICTURES, PAGE];
+  const entries = page.atlas.excerpt ? PICTURES : [...PICTURES, inAtlas ? ATLAS_PAGE : PAGE];
   const close = (): void => {
     if (place.current) place.current.open = false;
   };
@@ -66,15 +67,12 @@ export function SaveMenu() {
             </button>
           </div>
         ) : (
-          entries.map(({ kind, label, meaning }) => {
-            const disabled = kind === "html" && inAtlas;
-            return (
-              <button key={kind} type="button" class="plain" disabled={disabled} onClick={() => void save(page, kind).then(close)}>
-                <b>{label}</b>
-                <small>{disabled ? "open a head first; attlas map writes a page of all" : meaning}</small>
-              </button>
-            );
-          })
+          entries.map(({ kind, label, meaning }) => (
+            <button key={kind} type="button" class="plain" onClick={() => void save(page, kind).then(close)}>
+              <b>{label}</b>
+              <small>{meaning}</small>
+            </button>
+          ))
         )}
       </div>
     </details>

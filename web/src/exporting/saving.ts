@@ -74,11 +74,11 @@ function sceneOf(page: Page, from: View, scale: number, stopped: AbortSignal, pr
   return matrixScene(page, from, sizeOnScreen(), scale, measuring(), stopped);
 }
 
-/** The path of a page that holds what is shown, and exactly so what is in sight if that is not too much. */
+/** The path of a page that holds what is shown: all heads, or matrices, and exactly so what is in sight if that is not too much. */
 export function pathOfPage(page: Page, from: View): string {
   const matrices = shownBy(from, page);
   const [first] = matrices;
-  if (!first) throw new Error("Open a head first: a page holds one head, or those that are compared.");
+  if (!first) return paths.atlasPage(write(from, page.atlas), from.capture, from.reduce);
   // a difference can be taken apart again on the page
   const names = [...new Set([...matrices.map(({ name }) => name), ...matrices.flatMap(({ name }) => name.split("~"))])];
   const { x, y, right, bottom } = partInSight(first.pyramid, from.window, sizeOnScreen());

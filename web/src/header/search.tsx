@@ -5,8 +5,9 @@ import { useEffect, useRef, useState } from "preact/hooks";
 
 import { Icon } from "../parts/icon";
 import { whole } from "../parts/numbers";
+import { open } from "../state/opening";
 import { usePage } from "../state/page";
-import { change, openHead, view, withSearch } from "../state/view";
+import { change, view, withSearch } from "../state/view";
 import type { Finding } from "../text/finding";
 
 /** Counts up whenever somebody asks for the search box by a key. */
@@ -45,7 +46,7 @@ export function SearchBox({ finding }: { readonly finding: Finding }) {
     commit(typed);
     const head = /^(\d+)\.(\d+)$/.exec(typed.trim());
     const info = head && atlas.captures.find(({ id }) => id === capture)?.layers.find((one) => one.layer === Number(head[1]));
-    if (head && info?.heads.includes(Number(head[2]))) change(openHead(info.layer, Number(head[2])));
+    if (head && info?.heads.includes(Number(head[2]))) open(atlas, info.layer, Number(head[2]));
     else if (layer !== null) finding.step(event.shiftKey ? -1 : 1);
   };
   const said = search === "" ? "" : hits.length === 0 ? "none" : current < 0 ? whole(hits.length) : `${whole(current + 1)} / ${whole(hits.length)}`;

@@ -173,7 +173,7 @@ function readPlace(text: string | null, view: View, atlas: AtlasInfo): View | nu
   if (text === null) return null;
   if (atlas.captures.some((capture) => capture.id === text)) return { ...view, capture: text };
   const term = parseTerm(text);
-  if (!term || term.pattern !== null || !termLayer(text, atlas)) return null;
+  if (!term || term.pattern !== null || !termLayer(text, atlas) || atlas.maps) return null;
   return { ...view, capture: term.capture, layer: term.layer, head: term.head };
 }
 

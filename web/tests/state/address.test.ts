@@ -127,4 +127,11 @@ describe("an address", () => {
       expect(read(write(view, ATLAS), ATLAS).ignored).toEqual([]);
     }
   });
+
+  it("opens no head on a page that was saved from the atlas", () => {
+    const saved = { ...ATLAS, excerpt: [], maps: { sides: { lift: 64 }, layers: 2, of: 2 } };
+    expect(read("a.0.1&sort=far", saved)).toMatchObject({ view: { layer: null, head: null, sort: "far" }, ignored: ["a.0.1"] });
+    expect(read("b", saved)).toMatchObject({ view: { capture: "b" }, ignored: [] });
+    expect(read("a.0.1", ATLAS)).toMatchObject({ view: { layer: 0, head: 1 }, ignored: [] });
+  });
 });

@@ -1,9 +1,11 @@
-"""Numbers as bytes: tiles and vectors as the page reads them.
+"""Numbers as bytes: tiles, vectors and maps as the page reads them.
 
 Sixteen bytes come first, little-endian: four letters, the kind of the numbers, how many there are, and a scale. A tile
-("ATL1") says its rows and columns, vectors ("ATLV") how many they are and how long. Numbers of kind 1 are float32,
-those of kind 2 are float16, to be multiplied by the scale, the largest size among them. So a number of kind 2 is off by
-at most 2⁻¹¹ of itself, or 2⁻²⁵ of the largest.
+("ATL1") says its rows and columns, vectors ("ATLV") how many they are and how long, maps ("ATLM") their rows, their
+columns and how many they are. Numbers of kind 1 are float32, those of kind 2 are float16, to be multiplied by the
+scale, the largest size among them. So a number of kind 2 is off by at most 2⁻¹¹ of itself, or 2⁻²⁵ of the largest. Maps
+are of kind 2, and each has a scale of its own: these float32 stand between the header, whose scale is 1, and the
+numbers.
 """
 
 from __future__ import annotations
@@ -39,9 +41,7 @@ def tile_bytes(values: Tensor, kind: str = "f32") -> bytes:
     # NumPy stays on this thread: for so few numbers PyTorch's own threads cost more than they give.
     numbers = values.detach().to("cpu", torch.float32).numpy()
     if kind == "f16":
-        scale = float(np.abs(numbers).max(initial=0.0)) or 1.0
-        # Divided in double precision, so that the largest number is not rounded.
-        numbers = (numbers.astype(np.float64) / scale).astype(np.float16)
+        numbers, scale = _halved(numbers)
     return _TILE.pack(b"ATL1", KINDS[kind], 0, rows, cols, 0, scale) + _raw(numbers)
 
 
@@ -52,6 +52,21 @@ def vectors_bytes(vectors: Sequence[Tensor]) -> bytes:
     for row, vector in zip(numbers, vectors, strict=True):
         row[: len(vector)] = vector.detach().to("cpu", torch.float32).numpy()
     return _VECTORS.pack(b"ATLV", KINDS["f32"], 0, len(vectors), length, 1.0) + _raw(numbers)
+
+
+def maps_bytes(values: Tensor) -> bytes:
+    """Return maps as bytes, in half precision.
+
+    Parameters
+    ----------
+    values : Tensor, (maps, rows, cols)
+        Finite numbers.
+    """
+    count, rows, cols = values.shape
+    halved = [_halved(numbers) for numbers in values.detach().to("cpu", torch.float32).numpy()]
+    scales = np.array([scale for _, scale in halved], np.float32)
+    header = _TILE.pack(b"ATLM", KINDS["f16"], 0, rows, cols, count, 1.0)
+    return b"".join((header, _raw(scales), *(_raw(numbers) for numbers, _ in halved)))
 
 
 def tile_of(content: bytes) -> Tensor:
@@ -76,6 +91,30 @@ def vectors_of(content: bytes) -> Tensor:
     """
     magic, kind, _, count, length, scale = _unpacked(_VECTORS, content)
     return _numbers(content, magic == b"ATLV", kind, scale, (count, length))
+
+
+def maps_of(content: bytes) -> Tensor:
+    """Return the numbers of maps' bytes; (maps, rows, cols), float32.
+
+    Raises
+    ------
+    ArgumentError
+        They are not the bytes of maps.
+    """
+    magic, kind, _, rows, cols, count, _ = _unpacked(_TILE, content)
+    start = _TILE.size + 4 * count
+    if magic != b"ATLM" or kind != KINDS["f16"] or len(content) != start + 2 * count * rows * cols:
+        raise ArgumentError(complaint("content", wanted="maps", got=f"{len(content)} other bytes"))
+    scales = np.frombuffer(content, "<f4", count, _TILE.size).astype(np.float64)
+    numbers = np.frombuffer(content, "<f2", offset=start).reshape(count, rows, cols)
+    return torch.from_numpy((numbers * scales[:, None, None]).astype(np.float32))
+
+
+def _halved(numbers: NDArray[np.float32]) -> tuple[NDArray[np.float16], float]:
+    """Return numbers in half precision, and what they are to be multiplied by."""
+    scale = float(np.abs(numbers).max(initial=0.0)) or 1.0
+    # Divided in double precision, so that the largest number is not rounded.
+    return (numbers.astype(np.float64) / scale).astype(np.float16), scale
 
 
 def _raw(numbers: NDArray[np.floating]) -> bytes:

@@ -6,6 +6,7 @@ from attlas.matrix import AttentionOperator
 from attlas.matrix.streaming import TILE
 from attlas.matrix.threads import ahead, each
 from attlas.view.tiles.kept import Check
+from attlas.view.tiles.preparing import prepare
 
 
 def peak(operator: AttentionOperator, rows: slice, cols: slice, check: Check) -> tuple[int, int, float]:
@@ -19,6 +20,7 @@ def peak(operator: AttentionOperator, rows: slice, cols: slice, check: Check) ->
     check : callable
         Called now and then; what it raises ends the search.
     """
+    prepare(operator, check)
     operator.prepare()
     strips = [slice(first, min(first + TILE, rows.stop)) for first in range(rows.start, rows.stop, TILE)]
 

@@ -2,25 +2,27 @@
 
 A tile of a deep level covers few entries, so it is computed from queries and keys in milliseconds. A tile of a level
 above covers so many that all tiles of such levels come from one pass over the whole matrix: its finest cells are kept,
-and larger cells are made of them. The uppermost tiles of all heads are kept apart, for they are on the first page.
+and larger cells are made of them. The uppermost tiles of measured heads are kept apart: such a head opens at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from attlas.errors import ArgumentError, complaint
 from attlas.matrix import AttentionOperator, PoolCells, Question, ask
 from attlas.matrix.threads import ahead
+from attlas.view.tiles.cells import coarser, lift, sizes
 from attlas.view.tiles.grid import TILE, Grid, Place
 from attlas.view.tiles.kept import Check, Kept
 from attlas.view.tiles.matrices import Shown
+from attlas.view.tiles.preparing import prepare
 
 REDUCERS = ("max", "mean", "mass", "lift")
 
@@ -108,7 +110,7 @@ class Pyramid:
         place = matrix.grid.place(level, row, col)
         check()
         if level == matrix.grid.levels:
-            return self._entries(matrix, place, reduce)
+            return self._entries(matrix, place, reduce, check)
         base = "max" if reduce == "max" else "sum"
         cells = self._kept(matrix, level, place, base, check)
         if cells is None:
@@ -116,12 +118,25 @@ class Pyramid:
             key = (matrix.name, level, row, col, base)
             cells = self._recent.get(key, lambda: tuple(self._ask(matrix.operator, [question], check)), check)[0]
         if reduce == "mean":
-            return cells / _sizes(place, cells)
-        return _lift(cells, self._spread(matrix, place, check)) if reduce == "lift" else cells
+            return cells / sizes(place, cells)
+        return lift(cells, self._spread(matrix, place, check)) if reduce == "lift" else cells
 
     def keep_top(self, name: str, peak: Tensor, mass: Tensor) -> None:
         """Keep the uppermost tile of a head, (cells down, cells across) each."""
         self._tops.keep(name, peak.cpu(), mass.cpu())
+
+    @contextmanager
+    def passing(self, check: Check) -> Iterator[None]:
+        """Wait until no other pass over a whole matrix is under way, and let no other one begin meanwhile.
+
+        Several would only make each other late; tiles that cost little go beside it.
+        """
+        while not self._passing.acquire(timeout=_TURN):
+            check()
+        try:
+            yield
+        finally:
+            self._passing.release()
 
     def clear(self) -> None:
         """Let go of everything."""
@@ -132,7 +147,8 @@ class Pyramid:
     def _all(self) -> tuple[Kept, ...]:
         return self._tops, self._opened, self._spreads, self._recent
 
-    def _entries(self, matrix: Shown, place: Place, reduce: str) -> Tensor:
+    def _entries(self, matrix: Shown, place: Place, reduce: str, check: Check) -> Tensor:
+        prepare(matrix.operator, check)
         tile = matrix.operator[0, 0, place.rows, place.cols]
         if reduce == "lift" and matrix.spread is not None:
             return tile * matrix.spread.counts[place.rows].unsqueeze(-1)
@@ -149,7 +165,7 @@ class Pyramid:
             return None
         finest = self._opened.get(matrix.name, lambda: self._pooled(matrix, levels, check), check)
         factor = 2 ** (levels.deepest - level)
-        cells = _coarser(finest[which], factor, largest=which == 0)
+        cells = coarser(finest[which], factor, largest=which == 0)
         down, across = (slice(s.start // place.cell, -(-s.stop // place.cell)) for s in (place.rows, place.cols))
         return cells[down, across]
 
@@ -157,13 +173,8 @@ class Pyramid:
         """Pool the finest cells that are kept, in one pass."""
         cell = levels.grid.cell(levels.deepest)
         questions = [PoolCells(cell, _base(matrix, base)) for base in ("max", "sum")]
-        # One pass at a time: several would only make each other late, and tiles that cost little go beside it.
-        while not self._passing.acquire(timeout=_TURN):
-            check()
-        try:
+        with self.passing(check):
             return tuple(self._ask(matrix.operator, questions, check))
-        finally:
-            self._passing.release()
 
     def _spread(self, matrix: Shown, place: Place, check: Check) -> Tensor:
         spread = matrix.spread
@@ -178,6 +189,7 @@ class Pyramid:
 
 def run_ahead(operator: AttentionOperator, questions: Sequence[Question[Any, Any]], check: Check) -> list[Any]:
     """Answer questions while longer work is under way; `check` is called now and then, and may raise to end it."""
+    prepare(operator, check)
     with ahead():
         return ask(operator, *questions, progress=lambda done, total: check())
 
@@ -185,30 +197,3 @@ def run_ahead(operator: AttentionOperator, questions: Sequence[Question[Any, Any
 def _base(matrix: Shown, base: str) -> str:
     """Return the reducer of a matrix' cells: what may be below zero has no maximum that says how strong it is."""
     return "extreme" if base == "max" and matrix.operator.signed else base
-
-
-def _sizes(place: Place, cells: Tensor) -> Tensor:
-    """Return how many entries each cell of a tile has."""
-    down, across = (
-        torch.arange(span.start, span.stop + place.cell, place.cell).clamp(max=span.stop).diff()
-        for span in (place.rows, place.cols)
-    )
-    return (down.unsqueeze(-1) * across).to(cells.dtype)
-
-
-def _lift(mass: Tensor, even: Tensor) -> Tensor:
-    return torch.where(even > 0, mass / torch.where(even > 0, even, 1.0), 0.0)
-
-
-def _coarser(cells: Tensor, factor: int, *, largest: bool) -> Tensor:
-    """Return cells that are `factor` times as wide and as high; (down, across)."""
-    if factor == 1:
-        return cells
-    down, across = cells.shape
-    # The zeros that are added at the edges change no sum, and no entry of largest size.
-    padded = torch.nn.functional.pad(cells, (0, -across % factor, 0, -down % factor))
-    blocks = padded.unflatten(1, (-1, factor)).unflatten(0, (-1, factor))
-    if not largest:
-        return blocks.sum((1, 3))
-    high, low = blocks.amax((1, 3)), blocks.amin((1, 3))
-    return torch.where(high + low >= 0, high, low)

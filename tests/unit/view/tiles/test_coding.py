@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attlas.errors import ArgumentError
-from attlas.view.tiles.coding import tile_bytes, tile_of, vectors_bytes, vectors_of
+from attlas.view.tiles.coding import maps_bytes, maps_of, tile_bytes, tile_of, vectors_bytes, vectors_of
 
 SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 9))
 
@@ -44,6 +44,28 @@ def test_the_header_is_what_the_page_reads() -> None:
     assert struct.unpack_from("<3e", content, 16) == (0.0, -1.0, 0.5)
     content = vectors_bytes([torch.ones(2)])
     assert struct.unpack_from("<4sBBHIf", content) == (b"ATLV", 1, 0, 1, 2, 1.0)
+
+
+def test_each_of_several_maps_is_as_near_as_a_tile() -> None:
+    values = torch.stack([torch.rand(3, 5) * size for size in (1e-6, 1.0, 4e5, 0.0)])
+    content = maps_bytes(values)
+    assert struct.unpack_from("<4sBBHHHf4f", content)[:8] == (b"ATLM", 2, 0, 3, 5, 4, 1.0, float(values[0].max()))
+    assert len(content) == 16 + 4 * 4 + 2 * values.numel()
+    assert torch.equal(maps_of(content), torch.stack([tile_of(tile_bytes(one, "f16")) for one in values]))
+    assert torch.equal(maps_of(maps_bytes(maps_of(content))), maps_of(content))
+
+
+def test_what_is_no_maps_is_refused() -> None:
+    content = maps_bytes(torch.ones(2, 2, 2))
+    for wrong in (
+        content[:3],
+        content[:-1],
+        content + b"\0",
+        tile_bytes(torch.ones(2, 2)),
+        content[:4] + b"\x01" + content[5:],
+    ):
+        with pytest.raises(ArgumentError, match="content: wanted"):
+            maps_of(wrong)
 
 
 def test_vectors_are_padded_to_one_length() -> None:
