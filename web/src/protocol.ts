@@ -95,7 +95,16 @@ export interface StatisticsAnswer {
   readonly layers: Readonly<Record<string, Readonly<Record<string, readonly (number | null)[]>>>>;
   readonly done: number;
   readonly of: number;
+  /** Roles that heads were found to have, by "layer.head", the most telling first; empty where none were measured. */
+  readonly roles: Readonly<Record<string, readonly string[]>>;
+  /** The scores of roles: they stand among the numbers of the layers, and are named `role:` and the role. */
+  readonly scores: readonly StatisticInfo[];
+  /** Whether nothing more will come. */
+  readonly complete: boolean;
 }
+
+/** What the score of a role is called among the statistics. */
+export const scoreName = (role: string): string => `role:${role}`;
 
 export interface Span {
   readonly start: number;
@@ -111,6 +120,7 @@ export interface SpansAnswer {
 export type ServerEvent =
   | { readonly type: "statistics"; readonly capture: string; readonly layer: number }
   | { readonly type: "done" }
+  | { readonly type: "roles" }
   | { readonly type: "error"; readonly message: string };
 
 // ------------------------------------------------------------------------------------------------------------- bytes

@@ -3,6 +3,7 @@
 import { useLayoutEffect, useRef } from "preact/hooks";
 
 import type { StatisticInfo } from "../protocol";
+import { scoreName } from "../protocol";
 import { worded } from "../parts/numbers";
 import type { Measured } from "../state/measured";
 import type { Maps } from "./maps";
@@ -37,7 +38,7 @@ export function HeadHover({ head, maps, statistics, measured }: Props) {
           Layer {head.layer.layer}, head {head.head}
           {roles.map((role) => (
             <span key={role} class="badge">
-              {role}
+              {measured.scores.find(({ name }) => name === scoreName(role))?.label ?? role}
             </span>
           ))}
         </h2>
