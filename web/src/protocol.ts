@@ -53,6 +53,14 @@ export interface HeldInfo {
   readonly exact: readonly [rows: readonly [number, number], cols: readonly [number, number]] | null;
 }
 
+/** An explanation that a page was saved with: what was asked. */
+export interface ExplainedInfo {
+  readonly capture: string;
+  readonly method: string;
+  readonly target: string;
+  readonly budget: number;
+}
+
 export interface AtlasInfo {
   readonly version: string;
   readonly captures: readonly CaptureInfo[];
@@ -65,6 +73,8 @@ export interface AtlasInfo {
   readonly colours: Readonly<Record<ColourName, string>>;
   /** Only on a page that was saved: what it holds. */
   readonly excerpt?: readonly HeldInfo[];
+  /** Only on a page that was saved: what was explained. */
+  readonly explained?: readonly ExplainedInfo[];
 }
 
 export interface TokensAnswer {
@@ -292,8 +302,15 @@ export const paths = {
     `/api/explanations/start?capture=${named(capture)}&method=${named(method)}&target=${named(target)}&budget=${budget}`,
   explanation: (number: string) => `/api/explanations/${named(number)}`,
   cancelExplanation: (number: string) => `/api/explanations/${named(number)}/cancel`,
-  page: (view: string, matrices: readonly string[], reduce: Reduce, part: { readonly rows: readonly [number, number]; readonly cols: readonly [number, number] } | null) =>
+  page: (
+    view: string,
+    matrices: readonly string[],
+    reduce: Reduce,
+    part: { readonly rows: readonly [number, number]; readonly cols: readonly [number, number] } | null,
+    explanations: readonly string[],
+  ) =>
     `/api/page?view=${named(view)}&matrices=${named(matrices.join(","))}&reduce=${reduce}` +
-    (part ? `&rows=${part.rows.join("-")}&cols=${part.cols.join("-")}` : ""),
+    (part ? `&rows=${part.rows.join("-")}&cols=${part.cols.join("-")}` : "") +
+    (explanations.length > 0 ? `&explanations=${explanations.join(",")}` : ""),
   events: () => "/api/events",
 } as const;
