@@ -116,7 +116,7 @@ class Collector:
             self._explanation(number)
 
     def _explanation(self, number: str) -> None:
-        """Keep what was found, as the answer to who asks for it anew; one that is not finished, or forgotten, is none."""
+        """Keep what was found, as the answer to who asks for it; one that is not done, or forgotten, is left out."""
         answer = self._ask(f"/api/explanations/{_word(number)}", {})
         found = json.loads(answer.body) if answer.status == 200 else {}
         if found.get("state") != "done" or found["capture"] not in self._shown:

@@ -75,11 +75,11 @@ function factsOf(capture: CaptureInfo): string {
 
 /** How far the server has come with measuring the heads; nothing once it is done. */
 function Progress({ capture }: { readonly capture: CaptureInfo }) {
-  const { done, of } = usePage().measured(capture.id).value;
-  if (of === 0 || done >= of) return null;
+  const { done, of, complete } = usePage().measured(capture.id).value;
+  if (of === 0 || complete) return null;
   return (
     <span class="progress" role="status">
-      measured {done} of {of} layers
+      {done < of ? `measured ${done} of ${of} layers` : "measuring roles"}
     </span>
   );
 }
