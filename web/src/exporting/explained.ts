@@ -9,7 +9,7 @@ import { explain, explainBeside } from "../state/view";
 /** As many as a page may hold. */
 const MOST = 8;
 
-/** What was found of the documents whose matrices are saved: what is shown first, then what stands beside it. */
+/** What was found of the documents whose matrices are saved; of too many, what is shown, and what stands beside it, stay. */
 export function explanationsFor(from: View, matrices: readonly string[], jobs: readonly Job[]): readonly Job[] {
   const captures = new Set(matrices.flatMap((name) => name.split("~").map((term) => parseTerm(term)?.capture)));
   const shown = [from.explained, from.explainedBeside].map((asked) => asked && keyOf({ capture: from.capture, asked }));
@@ -17,10 +17,9 @@ export function explanationsFor(from: View, matrices: readonly string[], jobs: r
     const at = shown.indexOf(keyOf(job));
     return at < 0 ? shown.length : at;
   };
-  return jobs
-    .filter((job) => job.state === "done" && captures.has(job.capture))
-    .sort((a, b) => place(a) - place(b))
-    .slice(0, MOST);
+  const found = jobs.filter((job) => job.state === "done" && captures.has(job.capture));
+  const kept = new Set([...found].sort((a, b) => place(a) - place(b)).slice(0, MOST));
+  return found.filter((job) => kept.has(job));
 }
 
 /** The view without explanations that the page will not have. */
