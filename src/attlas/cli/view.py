@@ -90,13 +90,14 @@ def _read(
                 raise ArgumentError(complaint(option, wanted="a text to read", got="a capture, which is shown whole"))
         reader = None if model is None else loaded_model(model, progress)
         shown = [_opened(file, reader)]
-    elif model is None:
-        raise ArgumentError(complaint("--model", wanted="a model that reads the text", got="none"))
     else:
         from attlas.models.document import read_text
 
-        # The text comes first: a wrong file should not cost the loading of a model.
-        text = read_text(file)
+        # The text comes first: a wrong file should not cost the loading of a model, nor the choice of one.
+        text = "" if file == "-" and model is None else read_text(file)
+        if model is None:
+            way_out = "name one, such as --model smollm2-135m; attlas models lists those that come with attlas"
+            raise ArgumentError(complaint("--model", wanted="a model that reads the text", got="none", way_out=way_out))
         reader = loaded_model(model, progress, **chosen)
         name = "standard input" if file == "-" else Path(file).name
         shown = _exhibits(reader, text, name, window, progress, chosen)
@@ -134,7 +135,7 @@ def _others(
     with sides.as_tuned():
         shown = _exhibits(reader, text, title, window, progress, chosen, borrowed=True)
     # What was measured of the model's own weights is not true of these.
-    name, fingerprint = f"{reader.name} with {sides.name}", f"{reader.facts.fingerprint}+{sides.fingerprint}"
+    name, fingerprint = f"{reader.name} with {Path(against).name}", f"{reader.facts.fingerprint}+{sides.fingerprint}"
     return [replace(one, capture=_renamed(one.capture, name, fingerprint)) for one in shown]
 
 
