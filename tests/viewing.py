@@ -15,6 +15,8 @@ import attlas
 import tuning
 from attlas.compare import Comparison
 from attlas.heads import HeadStatistics, head_statistics
+from attlas.heads.role_table import HeadTable, Sample, score_role
+from attlas.heads.roles import ROLES
 from attlas.projections.composing import Edge
 from attlas.projections.table import Column
 from attlas.results import Provenance
@@ -53,6 +55,16 @@ def measured(tokens: list[str] | None = None, length: int = 40) -> HeadStatistic
     tokens = tokens or [f" word{i}" for i in range(length)]
     cap = captured(len(tokens))
     return head_statistics(cap.of_document("".join(tokens), tokens, model="tiny", fingerprint="f00d"))
+
+
+def role_table(cap: attlas.Capture, *, model: str | None = None) -> HeadTable:
+    """Return random scores of two roles for all heads of a capture; as those of another model if one is named."""
+    heads = tuple((layer, head) for layer in cap.layers for head in cap.heads(layer))
+    score = torch.rand(20, len(heads), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    score = 0.1 * score + 0.9 * (torch.arange(len(heads)) % 2)
+    sample = Sample(score, {"chance": torch.full((20, 1), 0.3, dtype=torch.float64)})
+    provenance = cap.provenance if model is None else replace(cap.provenance, fingerprint=model)
+    return HeadTable(heads, {role.name: score_role(role, sample) for role in ROLES[:2]}, provenance=provenance)
 
 
 ALL_HEADS = [(layer, head) for layer in range(LAYERS) for head in range(HEADS)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
@@ -107,6 +108,39 @@ def test_an_explanation_is_asked_for_judged_and_switched(viewer: Page) -> None:
     page.get_by_role("button", name="recency", exact=True).click()
     expect(page.locator(".ranked thead th").nth(2)).to_have_attribute("aria-sort", "descending")
     expect(page).to_have_url(re.compile("why=chefer/160/-1&also=recency/0/-1&colour=explanation"))
+
+
+def test_a_saved_page_keeps_what_was_found(viewer: Page, page: Page, said: list[str], tmp_path: Path) -> None:
+    at(viewer, "a.1.0&panels=text,explain")
+    asked(viewer, "chefer", "160")
+    expect(explanations(viewer).nth(0).locator(".verdict")).to_have_count(1)
+    asked(viewer, "recency", "0")
+    expect(explanations(viewer).nth(1).locator(".verdict")).to_have_text("not measured")
+    coloured = viewer.evaluate(SHADED)
+    most = viewer.locator(".ranked tbody .position").first.inner_text()
+    viewer.locator(".save summary").click()
+    with viewer.expect_download() as download:
+        viewer.get_by_role("button", name=re.compile("^Page")).click()
+    path = tmp_path / "page.html"
+    download.value.save_as(path)
+
+    # Another browser profile, and no network.
+    page.goto(path.as_uri())
+    expect(explanations(page)).to_have_count(2)
+    expect(page.locator(".ranked tbody .position").first).to_have_text(most)
+    assert page.evaluate(SHADED) == coloured > 3
+    expect(page.locator(".explain form")).to_have_count(0)
+    expect(page.locator(".explain")).to_contain_text("nothing else can be explained here")
+    expect(page.get_by_role("button", name=re.compile("^Remove"))).to_have_count(0)
+    page.get_by_role("radio", name=re.compile("chefer")).check()
+    expect(page.get_by_role("region", name="How far it can be trusted")).to_contain_text("log-probability")
+    expect(page.locator(".curves figure")).to_have_count(2)
+    for i in range(2):
+        verdict = explanations(viewer).nth(i).locator(".verdict").inner_text()
+        expect(explanations(page).nth(i).locator(".verdict")).to_have_text(verdict)
+    page.get_by_role("button", name=re.compile("Compare with recency")).click()
+    expect(page.locator(".ranked thead th")).to_have_count(3)
+    assert said == []
 
 
 def test_an_address_brings_an_explanation_back(viewer: Page) -> None:

@@ -4,7 +4,6 @@ import { useSignal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useMemo } from "preact/hooks";
 
 import { Atlas } from "./atlas/atlas";
-import { Explaining } from "./explain/jobs";
 import { Holds } from "./exporting/holds";
 import { HeadView } from "./head/view";
 import { Header } from "./header/header";
@@ -49,7 +48,7 @@ export function App({ transport }: { readonly transport: Transport }) {
 function Shell() {
   const page = usePage();
   const finding = useMemo(() => new Finding(page), [page]);
-  const explaining = useMemo(() => new Explaining(page.transport), [page]);
+  const { explaining } = page;
   useEffect(() => () => explaining.stop(), [explaining]);
   // the address is read before anything is drawn, so that nothing is asked for that nobody wants to see
   const stop = useMemo(() => followAddress(page.atlas), [page]);

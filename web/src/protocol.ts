@@ -62,6 +62,14 @@ export interface HeldMaps {
   readonly of: number;
 }
 
+/** An explanation that a page was saved with: what was asked. */
+export interface ExplainedInfo {
+  readonly capture: string;
+  readonly method: string;
+  readonly target: string;
+  readonly budget: number;
+}
+
 export interface AtlasInfo {
   readonly version: string;
   readonly captures: readonly CaptureInfo[];
@@ -76,6 +84,8 @@ export interface AtlasInfo {
   readonly excerpt?: readonly HeldInfo[];
   /** Only on a page that was saved from the atlas: it holds all heads, but none of them can be opened. */
   readonly maps?: HeldMaps;
+  /** Only on a page that was saved: what was explained. */
+  readonly explained?: readonly ExplainedInfo[];
 }
 
 export interface TokensAnswer {
@@ -106,7 +116,16 @@ export interface StatisticsAnswer {
   readonly layers: Readonly<Record<string, Readonly<Record<string, readonly (number | null)[]>>>>;
   readonly done: number;
   readonly of: number;
+  /** Roles that heads were found to have, by "layer.head", the most telling first; empty where none were measured. */
+  readonly roles: Readonly<Record<string, readonly string[]>>;
+  /** The scores of roles: they stand among the numbers of the layers, and are named `role:` and the role. */
+  readonly scores: readonly StatisticInfo[];
+  /** Whether nothing more will come. */
+  readonly complete: boolean;
 }
+
+/** What the score of a role is called among the statistics. */
+export const scoreName = (role: string): string => `role:${role}`;
 
 export interface Span {
   readonly start: number;
@@ -122,6 +141,7 @@ export interface SpansAnswer {
 export type ServerEvent =
   | { readonly type: "statistics"; readonly capture: string; readonly layer: number }
   | { readonly type: "done" }
+  | { readonly type: "roles" }
   | { readonly type: "error"; readonly message: string };
 
 // ------------------------------------------------------------------------------------------------------------- bytes
@@ -314,9 +334,16 @@ export const paths = {
     `/api/explanations/start?capture=${named(capture)}&method=${named(method)}&target=${named(target)}&budget=${budget}`,
   explanation: (number: string) => `/api/explanations/${named(number)}`,
   cancelExplanation: (number: string) => `/api/explanations/${named(number)}/cancel`,
-  page: (view: string, matrices: readonly string[], reduce: Reduce, part: { readonly rows: readonly [number, number]; readonly cols: readonly [number, number] } | null) =>
+  page: (
+    view: string,
+    matrices: readonly string[],
+    reduce: Reduce,
+    part: { readonly rows: readonly [number, number]; readonly cols: readonly [number, number] } | null,
+    explanations: readonly string[],
+  ) =>
     `/api/page?view=${named(view)}&matrices=${named(matrices.join(","))}&reduce=${reduce}` +
-    (part ? `&rows=${part.rows.join("-")}&cols=${part.cols.join("-")}` : ""),
+    (part ? `&rows=${part.rows.join("-")}&cols=${part.cols.join("-")}` : "") +
+    (explanations.length > 0 ? `&explanations=${explanations.join(",")}` : ""),
   atlasPage: (view: string, capture: string, reduce: Reduce) =>
     `/api/page?view=${named(view)}&capture=${named(capture)}&reduce=${reduce}`,
   events: () => "/api/events",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,6 +48,10 @@ def open_view(
             metavar="OTHER",
         ),
     ] = None,
+    roles: Annotated[
+        bool,
+        typer.Option("--roles", help="Measure what the heads do too, while the page is open; a capture needs --model."),
+    ] = False,
     port: Annotated[
         int, typer.Option("--port", help="Where to listen; another port is taken if it is in use.", min=0, max=65535)
     ] = PORT,
@@ -63,11 +68,16 @@ def open_view(
     attlas view capture.attlas
 
     attlas view paper.txt --model smollm2-135m --against capture.attlas
+
+    attlas view paper.txt --model smollm2-135m --roles
     """
     chosen = {"layers": numbers("--layers", layers), "heads": numbers("--heads", heads)}
+    if roles and model is None and is_capture(file):
+        way_out = "name it with --model"
+        raise ArgumentError(complaint("--roles", wanted="the model that was captured", got="none", way_out=way_out))
     with reporting() as progress, _enough_memory():
         exhibits = _read(file, model, window, against, progress, chosen)
-    _serve(exhibits, port, browser=not no_browser)
+    _serve(exhibits, port, roles=roles, browser=not no_browser)
 
 
 def _read(
@@ -80,13 +90,14 @@ def _read(
                 raise ArgumentError(complaint(option, wanted="a text to read", got="a capture, which is shown whole"))
         reader = None if model is None else loaded_model(model, progress)
         shown = [_opened(file, reader)]
-    elif model is None:
-        raise ArgumentError(complaint("--model", wanted="a model that reads the text", got="none"))
     else:
         from attlas.models.document import read_text
 
-        # The text comes first: a wrong file should not cost the loading of a model.
-        text = read_text(file)
+        # The text comes first: a wrong file should not cost the loading of a model, nor the choice of one.
+        text = "" if file == "-" and model is None else read_text(file)
+        if model is None:
+            way_out = "name one, such as --model smollm2-135m; attlas models lists those that come with attlas"
+            raise ArgumentError(complaint("--model", wanted="a model that reads the text", got="none", way_out=way_out))
         reader = loaded_model(model, progress, **chosen)
         name = "standard input" if file == "-" else Path(file).name
         shown = _exhibits(reader, text, name, window, progress, chosen)
@@ -122,7 +133,15 @@ def _others(
 
     sides = open_sides(reader, against, {})
     with sides.as_tuned():
-        return _exhibits(reader, text, title, window, progress, chosen, borrowed=True)
+        shown = _exhibits(reader, text, title, window, progress, chosen, borrowed=True)
+    # What was measured of the model's own weights is not true of these.
+    name, fingerprint = f"{reader.name} with {Path(against).name}", f"{reader.facts.fingerprint}+{sides.fingerprint}"
+    return [replace(one, capture=_renamed(one.capture, name, fingerprint)) for one in shown]
+
+
+def _renamed(cap: Capture, name: str, fingerprint: str) -> Capture:
+    """Return a capture that knows by what it was read."""
+    return cap.of_document(cap.text or "", list(cap.tokens or ()), model=name, fingerprint=fingerprint)
 
 
 def _exhibits(
@@ -192,14 +211,14 @@ def _enough_memory() -> Iterator[None]:
         raise
 
 
-def _serve(exhibits: list[Exhibit], port: int, *, browser: bool) -> None:
+def _serve(exhibits: list[Exhibit], port: int, *, roles: bool, browser: bool) -> None:
     """Show the page until Ctrl-C."""
     from attlas.view.opening import open_desk
     from attlas.view.serving.assets import NOT_BUILT, assets_in
     from attlas.view.serving.running import Server, show
 
     assets = assets_in()
-    server = Server(open_desk(exhibits), port, assets=assets)
+    server = Server(open_desk(exhibits, measure_roles=roles), port, assets=assets)
     if not assets:
         _say(NOT_BUILT)
     if port not in (0, server.port):

@@ -7,15 +7,14 @@ begins one, whose faithfulness is measured with so many forward passes, and give
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 from attlas.errors import ArgumentError
 from attlas.explain.methods import METHODS
 from attlas.view.desk import Answer, NoSuchPath, Request, Service
 from attlas.view.desk_captures import Exhibit, exhibit_of
-from attlas.view.explanations import Explanations, methods_record, unexplained
+from attlas.view.explanations import Explanations, TakeTurn, methods_record, unexplained
 
 MOST = 1024
 """Forward passes that may be asked for to measure one explanation: more say little more."""
@@ -28,15 +27,13 @@ class ExplanationAnswers:
     ----------
     exhibits : dict
         Name -> Exhibit.
-    under_way : callable
-        Returns a context in which each explanation is made.
+    turn : callable
+        As in `Explanations`.
     """
 
-    def __init__(
-        self, exhibits: dict[str, Exhibit], under_way: Callable[[], AbstractContextManager[None]] = nullcontext
-    ) -> None:
+    def __init__(self, exhibits: dict[str, Exhibit], turn: TakeTurn = nullcontext) -> None:
         self._exhibits = exhibits
-        self._explanations = Explanations(under_way=under_way)
+        self._explanations = Explanations(turn=turn)
 
     def service(self) -> Service:
         """Return the service of ``/api/explanations``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,11 +12,12 @@ from attlas.errors import ArgumentError
 from attlas.projections import projections
 from attlas.view.desk import Answer, NoSuchPath, Request, Service, whole
 from attlas.view.desk_captures import Exhibit, exhibit_of
+from attlas.view.desk_roles import Roles
 from attlas.view.head_card import PARTS, HeadSources, head_card
+from attlas.view.turns import Turns
 
 if TYPE_CHECKING:
     from attlas.capture import LanguageModel
-    from attlas.heads.role_table import HeadTable
     from attlas.projections import Projections
 
 REMEMBERED = 1024
@@ -29,15 +31,17 @@ class HeadAnswers:
     ----------
     exhibits : dict
         Name -> Exhibit.
-    roles : HeadTable, optional
-        What `attlas.heads` measured of the model.
+    roles : Roles, optional
+        What is known of the roles of the heads.
+    turns : Turns, optional
+        Whose turn it is to run a model.
     """
 
-    def __init__(self, exhibits: dict[str, Exhibit], roles: HeadTable | None = None) -> None:
+    def __init__(self, exhibits: dict[str, Exhibit], roles: Roles | None = None, turns: Turns | None = None) -> None:
         self._exhibits = exhibits
-        self._sources = HeadSources(roles=roles)
+        self._sources = HeadSources(roles=(Roles({}) if roles is None else roles).table)
+        self._turns = Turns() if turns is None else turns
         self._lock = threading.Lock()
-        self._projecting = threading.Lock()
         self._parts: dict[tuple[str, int, int, str], tuple[Any, str | None]] = {}
         self._projections: dict[int, Projections] = {}
 
@@ -58,10 +62,13 @@ class HeadAnswers:
         with self._lock:
             known = {part: found for part in parts if (found := self._parts.get((name, layer, head, part))) is not None}
         missing = [part for part in parts if part not in known]
-        card = head_card(exhibit.capture, layer, head, self._sources_of(exhibit), parts=missing, check=request.check)
+        sources = self._sources_of(exhibit, request.check)
+        card = head_card(exhibit.capture, layer, head, sources, parts=missing, check=request.check)
         known |= {part: (card[part], card["reasons"].get(part)) for part in missing}
         with self._lock:
-            self._parts |= {(name, layer, head, part): found for part, found in known.items()}
+            # Roles that are not there yet may come.
+            lasting = {part: found for part, found in known.items() if part != "roles" or found[0] is not None}
+            self._parts |= {(name, layer, head, part): found for part, found in lasting.items()}
             while len(self._parts) > REMEMBERED:
                 self._parts.pop(next(iter(self._parts)))
         reasons = {part: reason for part, (_, reason) in known.items() if reason is not None}
@@ -69,21 +76,27 @@ class HeadAnswers:
         content = {**dict.fromkeys(PARTS), **{part: found for part, (found, _) in known.items()}}
         return Answer.of({**content, "reasons": {**reasons, **left_out}})
 
-    def _sources_of(self, exhibit: Exhibit) -> HeadSources:
+    def _sources_of(self, exhibit: Exhibit, check: Callable[[], None]) -> HeadSources:
         lm = exhibit.model
         # Weights belong to what was read only if it was this very model that read it.
         if lm is None or lm.facts.fingerprint != exhibit.capture.provenance.fingerprint:
             return self._sources
-        return replace(self._sources, projections=partial(self._projected, lm))
+        return replace(self._sources, projections=partial(self._projected, lm, check))
 
-    def _projected(self, lm: LanguageModel) -> Projections:
-        with self._projecting:
+    def _projected(self, lm: LanguageModel, check: Callable[[], None]) -> Projections:
+        with self._lock:
+            known = self._projections.get(id(lm))
+        if known is not None:
+            return known
+        # They are found in a short run of the model.
+        with self._turns.one(check):
             if id(lm) not in self._projections:
-                self._projections[id(lm)] = projections(lm)
+                found = projections(lm)
+                with self._lock:
+                    self._projections[id(lm)] = found
             return self._projections[id(lm)]
 
     def _close(self) -> None:
         with self._lock:
             self._parts.clear()
-        with self._projecting:
             self._projections.clear()

@@ -1,6 +1,7 @@
 """What is measured in the background, a layer at a time: the statistics of all heads, their tracks, their small maps.
 
-The measuring gives way: while a request is under way it waits. It ends when the desk closes.
+After them come the roles of the heads, where they are wanted. The measuring gives way: while a request is under way it
+waits, after each tile of a matrix, and after each batch of what a model reads. It ends when the desk closes.
 """
 
 from __future__ import annotations
@@ -16,10 +17,14 @@ from attlas.matrix.threads import ahead
 from attlas.view.desk import Answer, Event, Request, Service
 from attlas.view.desk_captures import Exhibit, exhibit_of
 from attlas.view.desk_matrices import MatrixAnswers
+from attlas.view.desk_roles import Roles
 from attlas.view.tiles.pyramid import uppermost
+from attlas.view.turns import Turn, Turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from attlas.capture import LanguageModel
 
 Listener = Callable[[Event], None]
 
@@ -39,11 +44,24 @@ class Background:
         Name -> Exhibit.
     answers : MatrixAnswers
         Who keeps the small maps and the tracks.
+    roles : Roles, optional
+        The roles of the heads, known and to be measured.
+    turns : Turns, optional
+        Whose turn it is to run a model.
     """
 
-    def __init__(self, exhibits: dict[str, Exhibit], answers: MatrixAnswers) -> None:
+    def __init__(
+        self,
+        exhibits: dict[str, Exhibit],
+        answers: MatrixAnswers,
+        roles: Roles | None = None,
+        turns: Turns | None = None,
+    ) -> None:
         self._exhibits = exhibits
         self._answers = answers
+        self._roles = Roles({}) if roles is None else roles
+        self._turns = Turns() if turns is None else turns
+        self._ended = False
         self._found: dict[str, dict[str, dict[str, list[float]]]] = {name: {} for name in exhibits}
         self._layers = {name: exhibit.capture.layers for name, exhibit in exhibits.items()}
         self._lock = threading.Lock()
@@ -75,8 +93,8 @@ class Background:
         Parameters
         ----------
         listener : callable
-            Called from another thread, with ``{"type": "statistics", "capture", "layer"}``, ``{"type": "done"}`` or
-            ``{"type": "error", "message"}``.
+            Called from another thread, with ``{"type": "statistics", "capture", "layer"}``, ``{"type": "done"}``,
+            ``{"type": "error", "message"}`` or, after these, ``{"type": "roles"}``.
         """
         with self._lock:
             self._listeners.append(listener)
@@ -106,20 +124,43 @@ class Background:
             with self._lock:
                 self._waiting -= 1
 
+    @contextmanager
+    def turn(self, check: Callable[[], None]) -> Iterator[None]:
+        """Hold up the measuring, and have a turn at the models; `check` is called while waiting, and may raise."""
+        with self.waiting(), self._turns.one(check):
+            yield
+
     def _statistics(self, request: Request) -> Answer:
         (name,) = request.expect("capture")
-        exhibit_of(self._exhibits, name)
+        capture = exhibit_of(self._exhibits, name).capture
+        # Asked first: what is added in between is told the next time.
+        coming = self._roles.pending(capture)
+        known = self._roles.numbers(capture)
         with self._lock:
-            layers = dict(self._found[name])
-        return Answer.of({"layers": layers, "done": len(layers), "of": len(self._layers[name])})
+            layers = {number: {**found, **known.values.get(number, {})} for number, found in self._found[name].items()}
+            done, of = len(layers), len(self._layers[name])
+            complete = not coming and (done == of or self._ended)
+        content = {"layers": layers, "done": done, "of": of, "roles": known.roles, "scores": known.scores}
+        return Answer.of({**content, "complete": complete})
 
     def _give_way(self) -> None:
         while self._waiting and not self._stop.is_set():
             self._stop.wait(_LOOK)
+        self._go_on()
+
+    def _go_on(self) -> None:
         if self._stop.is_set():
             raise _Stopped
 
     def _run(self) -> None:
+        try:
+            self._measure_statistics()
+            for lm in self._roles.waiting():
+                self._measure_roles(lm)
+        except _Stopped:
+            return
+
+    def _measure_statistics(self) -> None:
         try:
             for name, exhibit in list(self._exhibits.items()):
                 measuring = Measuring(exhibit.capture, at_each_tile=self._give_way)
@@ -127,12 +168,25 @@ class Background:
                     self._give_way()
                     self._measure(name, exhibit, measuring, number)
             self._tell({"type": "done"}, last=True)
-        except _Stopped:
-            return
         except (AttlasError, RuntimeError, MemoryError) as error:
             # The page goes on without the numbers, and says so, in the words of our own errors alone.
             message = str(error) if isinstance(error, AttlasError) else "the statistics could not be measured"
+            with self._lock:
+                self._ended = True
             self._tell({"type": "error", "message": message}, last=True)
+
+    def _measure_roles(self, lm: LanguageModel) -> None:
+        with self._turns.one(self._give_way) as turn:
+            self._roles.measure(lm, lambda *_: self._lend(turn))
+        self._tell({"type": "roles"})
+
+    def _lend(self, turn: Turn) -> None:
+        """Leave the turn to a request that is under way, if there is one."""
+        self._go_on()
+        if self._waiting:
+            turn.leave()
+            self._give_way()
+            turn.take(self._give_way)
 
     def _measure(self, name: str, exhibit: Exhibit, measuring: Measuring, number: int) -> None:
         shape = exhibit.capture[number].shape[2:]

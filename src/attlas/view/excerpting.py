@@ -52,6 +52,7 @@ class Collector:
         self._captures = {capture["id"]: capture for capture in self._atlas["captures"]}
         self._matrices = [_Matrix.of(name, self._captures, selection) for name in dict.fromkeys(selection.matrices)]
         self._shown = self._heads()
+        self._explained: list[dict[str, Any]] = []
 
     @property
     def title(self) -> str:
@@ -109,7 +110,18 @@ class Collector:
                 for head in heads:
                     self._take(f"/api/heads/{name}/{layer}/{head}")
         for number in self._selection.explanations:
-            self._take(f"/api/explanations/{_word(number)}")
+            self._explanation(number)
+
+    def _explanation(self, number: str) -> None:
+        """Keep what was found, as the answer to who asks for it; one that is not done, or forgotten, is left out."""
+        answer = self._ask(f"/api/explanations/{_word(number)}", {})
+        found = json.loads(answer.body) if answer.status == 200 else {}
+        if found.get("state") != "done" or found["capture"] not in self._shown:
+            return
+        asked = {name: found[name] for name in ("capture", "method", "target", "budget")}
+        query = "&".join(f"{name}={_word(str(value))}" for name, value in asked.items())
+        self._excerpt.need(f"/api/explanations/start?{query}", answer.body)
+        self._explained.append(asked)
 
     def _maps(self, name: str, layer: int, heads: Sequence[int]) -> None:
         """Keep the small maps of some heads of a layer."""
@@ -125,14 +137,16 @@ class Collector:
         return [every[layer].index(head) for head in heads]
 
     def _statistics(self, name: str, layers: Mapping[int, Sequence[int]], measured: dict[str, Any]) -> dict[str, Any]:
-        """Return the statistics of the heads that are shown; as nobody will measure more, that is all of them."""
+        """Return the statistics and roles of the heads that are shown; nobody will measure more, so that is all."""
         kept = {}
         for layer, heads in layers.items():
             known = measured["layers"].get(str(layer))
             if known is not None:
                 at = self._indices(name, layer, heads)
                 kept[str(layer)] = {what: [values[i] for i in at] for what, values in known.items()}
-        return {**measured, "layers": kept, "done": len(layers), "of": len(layers)}
+        heads = {f"{layer}.{head}" for layer, heads in layers.items() for head in heads}
+        roles = {head: having for head, having in measured["roles"].items() if head in heads}
+        return {**measured, "layers": kept, "done": len(layers), "of": len(layers), "roles": roles, "complete": True}
 
     def _described(self) -> dict[str, Any]:
         """Return what there is on the page: those parts of the atlas that are kept, and what is held of each matrix."""
@@ -144,13 +158,13 @@ class Collector:
         kinds = [
             kind for kind in self._atlas["spans"] if self._excerpt.holds([_spans(name, kind) for name in self._shown])
         ]
-        explained = any(path.startswith("/api/explanations/") for path in self._excerpt.answers)
         return {
             **self._atlas,
             "captures": captures,
             "spans": kinds,
             "patterns": [],
-            "methods": self._atlas["methods"] if explained else [],
+            "methods": self._atlas["methods"] if self._explained else [],
+            "explained": self._explained,
             "excerpt": [self._held(matrix) for matrix in self._matrices],
         }
 
@@ -370,4 +384,4 @@ def _spans(name: str, kind: str) -> str:
 
 def _word(text: str) -> str:
     """Return a word of a path as `encodeURIComponent` writes it."""
-    return quote(text, safe="!~*'()")
+    return quote(text, safe="!~*'()", errors="replace")

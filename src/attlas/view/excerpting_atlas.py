@@ -69,7 +69,10 @@ class AtlasCollector:
         if tokens.status == 200:
             self._excerpt.need(f"/api/tokens/{self._name}", tokens.body)
         count = len(self._layers)
-        self._excerpt.need(f"/api/statistics/{self._name}", json_bytes({**self._measured, "done": count, "of": count}))
+        self._excerpt.need(
+            f"/api/statistics/{self._name}",
+            json_bytes({**self._measured, "done": count, "of": count, "complete": True}),
+        )
         sides = self._maps()
         self._excerpt.need("/api/atlas", json_bytes(self._described(sides)))
         return self._excerpt

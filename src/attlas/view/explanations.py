@@ -1,7 +1,7 @@
 """Explanations that the page asks for: made one at a time on a thread of their own, and kept for a while.
 
 Nobody waits on a connection for one: it is started, and then asked for until it is done. One that nobody asks for any
-longer ends at its next step.
+longer ends at its next step, or at the next block of the model that is running.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from attlas.capture.interrupting import interruptible
 from attlas.errors import ArgumentError, AttlasError
 from attlas.explain.answering import answering
 from attlas.explain.attribution import Attribution
@@ -36,6 +37,9 @@ KEPT = 16
 
 PATIENCE = 180.0
 """Seconds without a question after which nobody waits: a page in the background may ask only once a minute."""
+
+TakeTurn = Callable[[Callable[[], None]], AbstractContextManager[Any]]
+"""Takes what is called while waiting, and returns the context of a turn."""
 
 _PACKAGES = {"integrated_gradients": "captum"}
 """Methods that need a package of their own."""
@@ -76,17 +80,18 @@ class Explanations:
     ----------
     clock : callable
         Seconds.
-    under_way : callable
-        Returns a context in which each explanation is made.
+    turn : callable
+        Takes what is to be called while waiting, which may raise, and returns a context in which an explanation is
+        made.
     """
 
     def __init__(
         self,
         clock: Callable[[], float] = time.monotonic,
-        under_way: Callable[[], AbstractContextManager[None]] = nullcontext,
+        turn: TakeTurn = nullcontext,
     ) -> None:
         self._clock = clock
-        self._under_way = under_way
+        self._turn = turn
         self._jobs: dict[str, _Job] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -163,7 +168,7 @@ class Explanations:
             return self._told(number, job)
 
     def cancel(self, number: str) -> dict[str, Any] | None:
-        """End one; it stops at its next step. What is done already stays."""
+        """End one; it stops at the next block of the model, or step. What is done already stays."""
         with self._lock:
             job = self._jobs.get(number)
             if job is None:
@@ -182,13 +187,17 @@ class Explanations:
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     def _make(self, job: _Job, lm: LanguageModel, text: str, target: Any) -> dict[str, Any]:
-        def tell(done: int, total: int, what: str) -> None:
+        def check() -> None:
             if job.cancelled or self._clock() - job.asked > PATIENCE:
                 raise _Stopped
+
+        def tell(done: int, total: int, what: str) -> None:
+            check()
             job.progress = done, total, what
 
-        tell(0, 0, "")
-        with self._under_way():
+        check()
+        # On a long text, one forward pass can be most of a minute.
+        with self._turn(check), interruptible(lm.model, check):
             found = explain(lm, text, job.method, target, budget=job.budget, progress=tell)
         return explanation_record(found)
 

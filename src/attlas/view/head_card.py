@@ -42,15 +42,16 @@ class HeadSources:
 
     Parameters
     ----------
-    roles : HeadTable, optional
-        What `attlas.heads` measured of this model.
+    roles : callable, optional
+        Gives what `attlas.heads` measured of the model that made a capture, or raises an `ArgumentError` that says why
+        there is nothing.
     projections : callable, optional
         Gives the model's projections; None if the model is not open.
     patterns : sequence of Pattern
         Which patterns are tried.
     """
 
-    roles: HeadTable | None = None
+    roles: Callable[[Capture], HeadTable] | None = None
     projections: Callable[[], Projections] | None = None
     patterns: Sequence[Pattern] = field(default_factory=default_patterns)
 
@@ -115,7 +116,8 @@ def head_card(
         try:
             card[part] = makers[part]()
         except AttlasError as error:
-            reasons[part] = str(error)
+            # It stands beside the part's name.
+            reasons[part] = str(error).removeprefix(f"{part}: ")
     return {**card, "reasons": reasons}
 
 
@@ -130,11 +132,12 @@ def _statistics(found: LayerStatistics) -> list[dict[str, Any]]:
     return [{**vars(one), "value": of(found.values, one.name), "even": of(found.even, one.name)} for one in STATISTICS]
 
 
-def _roles(table: HeadTable | None, capture: Capture, layer: int, head: int) -> list[dict[str, Any]]:
-    if table is None:
-        raise ArgumentError("roles: not measured; `attlas heads --out` measures them")
-    if table.provenance.fingerprint != capture.provenance.fingerprint:
-        raise ArgumentError("roles: those that were measured are another model's")
+def _roles(
+    known: Callable[[Capture], HeadTable] | None, capture: Capture, layer: int, head: int
+) -> list[dict[str, Any]]:
+    if known is None:
+        raise ArgumentError("roles: not measured")
+    table = known(capture)
     if (layer, head) not in table.heads:
         raise ArgumentError("roles: not measured of this head")
     return [

@@ -11,16 +11,18 @@ from attlas.view.desk_comparisons import ComparisonAnswers
 from attlas.view.desk_explanations import ExplanationAnswers
 from attlas.view.desk_heads import HeadAnswers
 from attlas.view.desk_matrices import MatrixAnswers
+from attlas.view.desk_roles import Roles
 from attlas.view.desk_spans import spans_service
 from attlas.view.desk_statistics import Background
 from attlas.view.exporting import page_service
 from attlas.view.tiles.matrices import Matrices
+from attlas.view.turns import Turns
 
 if TYPE_CHECKING:
     from attlas.heads.role_table import HeadTable
 
 
-def open_desk(exhibits: Sequence[Exhibit], *, roles: HeadTable | None = None) -> Desk:
+def open_desk(exhibits: Sequence[Exhibit], *, roles: HeadTable | None = None, measure_roles: bool = False) -> Desk:
     """Return a desk that answers what a page asks about captures; it begins to measure them at once.
 
     Parameters
@@ -28,7 +30,9 @@ def open_desk(exhibits: Sequence[Exhibit], *, roles: HeadTable | None = None) ->
     exhibits : sequence of Exhibit
         What is shown; they are named a, b and so on.
     roles : HeadTable, optional
-        What `attlas.heads` measured of the model: the cards of its heads show it.
+        What `attlas.heads` measured of the model: the atlas and the cards of its heads show it.
+    measure_roles : bool
+        Measure the heads of every model that is open and has read what is shown, after the statistics.
 
     Raises
     ------
@@ -38,15 +42,17 @@ def open_desk(exhibits: Sequence[Exhibit], *, roles: HeadTable | None = None) ->
     shown = named(exhibits)
     matrices = Matrices({name: exhibit.capture for name, exhibit in shown.items()})
     answers = MatrixAnswers(matrices)
-    background = Background(shown, answers)
+    turns = Turns()
+    known = Roles(shown, roles, measured=measure_roles)
+    background = Background(shown, answers, known, turns)
     # In closing, the measuring ends first: the others let go of what it works with.
     services = [
         captures_service(shown),
         answers.service(),
         ComparisonAnswers(matrices).service(),
         spans_service(shown),
-        HeadAnswers(shown, roles).service(),
-        ExplanationAnswers(shown, background.waiting).service(),
+        HeadAnswers(shown, known, turns).service(),
+        ExplanationAnswers(shown, background.turn).service(),
         page_service(lambda path, query, wanted: desk.answer(path, query, wanted=wanted)),
         background.service(),
     ]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from attlas.view.serving.assets import NOT_BUILT
 from attlas.view.serving.running import PREFERRED, Server, listening_at
 from serving import asked, request
 from tuning import adapted, saved
+from viewing import role_table
 
 
 @pytest.fixture
@@ -128,6 +130,8 @@ def test_an_adapter_reads_the_same_text(reader: Path, document: Path, tmp_path: 
         patch.setattr(LanguageModel, "read", noted)
         view(document, "--model", reader, "--against", tmp_path / "adapter")
     assert [cap["title"] for cap in seen[0]["captures"]] == ["document.txt", "adapter: document.txt"]
+    # What is measured of the model must not be shown as the adapter's.
+    assert [cap["model"] for cap in seen[0]["captures"]] == [str(reader), f"{reader} with adapter"]
     first, second = captured
     assert not torch.allclose(first[0].query, second[0].query)
     torch.testing.assert_close(first[0].key, second[0].key)
@@ -137,6 +141,9 @@ def test_an_adapter_reads_the_same_text(reader: Path, document: Path, tmp_path: 
     ("arguments", "kind", "wanted"),
     [
         (["DOCUMENT"], ArgumentError, "--model: wanted a model that reads the text, got none"),
+        (["no-such.txt"], DocumentError, "no-such.txt"),
+        (["-"], ArgumentError, "--model: wanted a model that reads the text, got none; name one, such as"),
+        (["SAVED", "--roles"], ArgumentError, "--roles: wanted the model that was captured, got none; name it with"),
         (["missing.attlas"], StoreError, "missing.attlas"),
         (["FOREIGN"], StoreError, "foreign.attlas"),
         (["no-such.txt", "--model", "READER"], DocumentError, "no-such.txt"),
@@ -215,6 +222,33 @@ def test_a_port_in_use_is_said(capture_file: Path, seen: list[Any]) -> None:
     assert done.exit_code == 0
     assert seen[0]["port"] != port
     assert f"port {port} is in use; {seen[0]['port']} is taken instead" in done.stderr
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_roles_are_measured_where_they_are_wanted(
+    reader: Path, capture_file: Path, monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    measured: list[str] = []
+
+    def heads(lm: LanguageModel, *, progress: Any) -> Any:
+        measured.append(lm.facts.fingerprint)
+        return role_table(lm.read("a saved text"))
+
+    def run(server: Server, ready: Callable[[], None] | None = None) -> None:
+        desk = server._desk
+        with server:
+            over = threading.Event()
+            desk.listen(lambda event: over.set() if event["type"] == ("roles" if wanted else "done") else None)
+            assert over.wait(60)
+            roles = asked(desk, "/api/statistics/a")["roles"]
+            assert bool(roles) is wanted
+            # A capture of the same model, which is not open a second time.
+            assert asked(desk, "/api/statistics/b")["roles"] == roles
+
+    monkeypatch.setattr("attlas.heads.measuring.heads", heads)
+    monkeypatch.setattr(Server, "run", run)
+    view(capture_file, "--model", reader, "--against", capture_file, *(["--roles"] if wanted else []))
+    assert measured == ([attlas.load(reader).facts.fingerprint] if wanted else [])
 
 
 def test_a_browser_is_not_opened_if_not_wanted(capture_file: Path, seen: list[Any]) -> None:

@@ -147,6 +147,40 @@ def test_one_at_a_time_and_any_can_be_cancelled(desk: Explanations, monkeypatch:
     assert (desk.cancel(again) or {})["state"] == "done"
 
 
+@pytest.mark.parametrize("method", ["occlusion", "chefer", "rollout"])
+def test_one_that_is_cancelled_ends_between_two_blocks(
+    desk: Explanations, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    lm = speaker()
+    cap = lm.read(TEXT)
+    first, *others = lm.model.model.layers
+    begun, go, ended, after = threading.Event(), threading.Event(), threading.Event(), []
+
+    def explain(*arguments: Any, **options: Any) -> Any:
+        try:
+            return attlas.explain(*arguments, **options)
+        finally:
+            ended.set()
+
+    def hold(*_: object) -> None:
+        if not begun.is_set():
+            begun.set()
+            assert go.wait(20)
+
+    monkeypatch.setattr(explanations, "explain", explain)
+    hooks = [first.register_forward_hook(hold)]
+    hooks += [other.register_forward_hook(lambda *_: after.append(go.is_set())) for other in others]
+    number = desk.start("a", cap, lm, method, "-1")["id"]
+    assert begun.wait(20)
+    desk.cancel(number)
+    go.set()
+    assert ended.wait(20)
+    for hook in hooks:
+        hook.remove()
+    assert (desk.state(number) or {})["state"] == "cancelled"
+    assert after == [], "no other block ran, in this pass or in another"
+
+
 def test_one_that_nobody_asks_for_any_longer_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     desk, slow, lm = Explanations(clock=lambda: now[0]), Slow(monkeypatch), speaker()

@@ -264,8 +264,17 @@ def test_what_one_leaves_is_left(opened: Desk) -> None:
 
 
 def test_explanations_and_spans_that_are_there_are_kept(opened: Desk) -> None:
+    asked_for = {"method": "rollout", "target": "-1: Paris/ Rome (é)", "budget": 64}
+    jobs = {
+        "1": {**asked_for, "capture": "a", "state": "done", "explanation": {"name": "rollout"}},
+        "3": {**asked_for, "capture": "a", "state": "running", "explanation": None},
+        "4": {**asked_for, "capture": "b", "state": "done", "explanation": {"name": "rollout"}},
+    }
+
     def extra(request: Any) -> Answer:
-        return Answer.of({"spans": [], "state": "done"}) if "2" not in request.words else Answer.of({}, 404)
+        if len(request.words) == 1:
+            return Answer.of(jobs[request.words[0]]) if request.words[0] in jobs else Answer.of({}, 404)
+        return Answer.of({"spans": []}) if "2" not in request.words else Answer.of({}, 404)
 
     more = Service({"spans": extra, "explanations": extra}, lambda: {"spans": ["line", "2"], "methods": ["rollout"]})
     small = Desk([more])
@@ -277,10 +286,15 @@ def test_explanations_and_spans_that_are_there_are_kept(opened: Desk) -> None:
         return answer
 
     asked = Desk([page_service(ask, lambda: SOURCE)])
-    found = held(asked.answer("/api/page", {"matrices": "a.0.0", "explanations": "1,2"}))
-    assert "/api/explanations/1" in found
-    assert "/api/explanations/2" not in found
+    found = held(asked.answer("/api/page", {"matrices": "a.0.0", "explanations": "1,2,3,4"}))
+    # It is found where the page asks for it, as `encodeURIComponent` writes it; others are not done, or not in sight.
+    (path,) = [path for path in found if path.startswith("/api/explanations")]
+    assert path == (
+        "/api/explanations/start?capture=a&method=rollout&target=-1%3A%20Paris%2F%20Rome%20(%C3%A9)&budget=64"
+    )
+    assert json.loads(found[path]) == jobs["1"]
     atlas = json.loads(found["/api/atlas"])
+    assert atlas["explained"] == [{"capture": "a", **asked_for}]
     assert (atlas["spans"], atlas["methods"]) == (["line"], ["rollout"])
 
 

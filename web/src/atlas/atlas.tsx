@@ -37,7 +37,7 @@ export function Atlas({ capture, onPick, marked }: Props) {
   const { sort, role, reduce, size, statistic, ...asked } = useMemo(() => view.peek(), [shown]);
   // a range that was fitted to one head is no measure for all of them; one that somebody has locked is meant
   const scale = useMemo(() => (asked.scale.locked ? asked.scale : usualScale(asked.scale.kind, reduce)), [asked.scale, reduce]);
-  const info = page.atlas.statistics.find((known) => known.name === statistic) ?? page.atlas.statistics[0];
+  const info = [...page.atlas.statistics, ...measured.scores].find((known) => known.name === statistic) ?? page.atlas.statistics[0];
   const grid = useRef<HTMLDivElement>(null);
   const room = useRoom(grid);
   const canvas = useRef<HTMLCanvasElement>(null);

@@ -3,6 +3,7 @@
 import { useLayoutEffect, useRef } from "preact/hooks";
 
 import type { StatisticInfo } from "../protocol";
+import { scoreName } from "../protocol";
 import { worded } from "../parts/numbers";
 import type { Measured } from "../state/measured";
 import type { Maps } from "./maps";
@@ -40,12 +41,16 @@ export function HeadHover({ head, maps, statistics, measured }: Props) {
       <div>
         <h2>
           Layer {head.layer.layer}, head {head.head}
-          {roles.map((role) => (
-            <span key={role} class="badge">
-              {role}
-            </span>
-          ))}
         </h2>
+        {roles.length > 0 && (
+          <p class="badges">
+            {roles.map((role) => (
+              <span key={role} class="badge">
+                {measured.scores.find(({ name }) => name === scoreName(role))?.label ?? role}
+              </span>
+            ))}
+          </p>
+        )}
         {known.length === 0 && <p class="faint">not measured yet</p>}
         <dl>
           {known.map((info) => [

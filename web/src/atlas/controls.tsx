@@ -3,6 +3,7 @@
 import { Choice } from "../parts/choice";
 import { ColourKey } from "../parts/colour_key";
 import { Menu } from "../parts/menu";
+import { scoreName } from "../protocol";
 import type { Measured } from "../state/measured";
 import { usePage } from "../state/page";
 import type { Scale } from "../state/view";
@@ -23,14 +24,17 @@ export function AtlasControls({ measured, statistic, colours, scale }: Props) {
   const { sort, role, size } = view.value;
   const order: Order = sort === "layer" ? "layer" : sort.startsWith("-") ? "lowest" : "highest";
   const setOrder = (to: Order): void => change(withSort(to === "layer" ? "layer" : to === "lowest" ? `-${statistic}` : statistic));
-  const roles = [...new Set(Object.values(measured.roles).flat())].sort();
+  const having = new Set(Object.values(measured.roles).flat());
+  const label = (name: string): string => measured.scores.find((info) => info.name === scoreName(name))?.label ?? name;
+  const roles = measured.scores.map((info) => info.name.slice(scoreName("").length)).filter((name) => having.has(name));
+  const option = ({ name, label }: { readonly name: string; readonly label: string }) => ({ value: name, label });
   const shares = atlas.statistics.filter((info) => info.unit === "share");
   const half = (name: string, label: string) => ({ value: `${name}>0.5`, label: `${label} above half` });
   const chosen = role ?? "";
   const listed = chosen === "" || roles.includes(chosen) || shares.some((info) => `${info.name}>0.5` === chosen);
   const groups = [
     { label: null, options: [{ value: "", label: "all heads" }, ...(listed ? [] : [{ value: chosen, label: chosen }])] },
-    ...(roles.length ? [{ label: "role", options: roles.map((name) => ({ value: name, label: name })) }] : []),
+    ...(roles.length ? [{ label: "role", options: roles.map((name) => ({ value: name, label: label(name) })) }] : []),
     { label: "attention", options: shares.map((info) => half(info.name, info.label)) },
   ];
   return (
@@ -39,7 +43,10 @@ export function AtlasControls({ measured, statistic, colours, scale }: Props) {
       <ColourKey colours={colours} scale={scale} />
       <Menu
         label="Statistic"
-        groups={[{ label: null, options: atlas.statistics.map((info) => ({ value: info.name, label: info.label })) }]}
+        groups={[
+          { label: null, options: atlas.statistics.map(option) },
+          ...(measured.scores.length ? [{ label: "score of a role", options: measured.scores.map(option) }] : []),
+        ]}
         value={statistic}
         onChange={(name) => change(withStatistic(name))}
       />

@@ -16,6 +16,8 @@ import { Pace } from "./pace";
 export interface Job {
   readonly capture: string;
   readonly asked: Explained;
+  /** What the server calls it; null before it has answered. */
+  readonly number: string | null;
   readonly state: JobAnswer["state"];
   readonly progress: Progress;
   /** Seconds until the present step is done; null while that cannot be told. */
@@ -63,7 +65,7 @@ export class Explaining {
   ask(capture: string, asked: Explained): void {
     const known = this.#jobs.peek().find((job) => keyOf(job) === keyOf({ capture, asked }));
     if (known && (!isOver(known) || known.state === "done")) return;
-    const job: Job = { capture, asked, state: "waiting", progress: NOTHING, left: null, error: null, found: null };
+    const job: Job = { capture, asked, number: null, state: "waiting", progress: NOTHING, left: null, error: null, found: null };
     if (known) this.#put(job);
     else this.#jobs.value = [...this.#jobs.peek(), job];
     void this.#follow(job);
@@ -110,7 +112,7 @@ export class Explaining {
         }
         const { state, progress, error, explanation } = told;
         const left = state === "running" ? pace.left(this.now(), progress) : null;
-        const now: Job = { ...job, state, progress, left, error, found: explanation };
+        const now: Job = { ...job, number: told.id, state, progress, left, error, found: explanation };
         this.#put(now);
         if (isOver(now)) break;
         await new Promise((resolve) => setTimeout(resolve, looks < 5 ? SOON : LATER));

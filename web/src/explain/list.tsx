@@ -4,19 +4,18 @@ import { inLine } from "../parts/glyphs";
 import { Icon } from "../parts/icon";
 import { targetWords } from "../state/explained";
 import { change, explain, explainBeside, explainedName, view } from "../state/view";
-import type { Job } from "./jobs";
+import type { Explaining, Job } from "./jobs";
 import { isOver } from "./jobs";
 import { about } from "./pace";
 import { VerdictMark } from "./verdict";
 
 interface Props {
   readonly jobs: readonly Job[];
-  readonly onCancel: (job: Job) => void;
-  readonly onRemove: (job: Job) => void;
-  readonly onAgain: (job: Job) => void;
+  /** Who can call them off, take them off the list and make them again; nobody on a page that was saved. */
+  readonly explaining?: Explaining;
 }
 
-export function JobList({ jobs, onCancel, onRemove, onAgain }: Props) {
+export function JobList({ jobs, explaining }: Props) {
   const { explained, explainedBeside } = view.value;
   const shown = explained && explainedName(explained);
   const beside = explainedBeside && explainedName(explainedBeside);
@@ -47,14 +46,14 @@ export function JobList({ jobs, onCancel, onRemove, onAgain }: Props) {
                 <Icon name="compare" />
               </button>
             )}
-            {isOver(job) && (
+            {explaining && isOver(job) && (
               <button
                 type="button"
                 class="plain"
                 aria-label={`Remove ${label}`}
                 title="take it off the list"
                 onClick={() => {
-                  onRemove(job);
+                  explaining.remove(job);
                   if (name === shown) change(explain(null));
                   if (name === beside) change(explainBeside(null));
                 }}
@@ -62,16 +61,16 @@ export function JobList({ jobs, onCancel, onRemove, onAgain }: Props) {
                 <Icon name="close" />
               </button>
             )}
-            {!isOver(job) && <Going job={job} onCancel={() => onCancel(job)} />}
+            {explaining && !isOver(job) && <Going job={job} onCancel={() => explaining.cancel(job)} />}
             {job.state === "failed" && (
               <p class="failed" role="alert">
                 {job.error !== null && inLine(job.error)}
               </p>
             )}
-            {job.state === "cancelled" && (
+            {explaining && job.state === "cancelled" && (
               <p class="faint small">
                 called off{" "}
-                <button type="button" class="link" onClick={() => onAgain(job)}>
+                <button type="button" class="link" onClick={() => explaining.ask(job.capture, job.asked)}>
                   again
                 </button>
               </p>

@@ -42,7 +42,7 @@ export async function atlasScene(page: Page, view: View, size: Size, scale: numb
   const heads = headsOf(capture);
   const list = ordered(heads, sort, measured).filter((head) => has(head, role, measured) !== false);
   const layout = layOut(list, { ...size, size: view.size, aligned: sort === "layer" && role === null });
-  const info = page.atlas.statistics.find(({ name }) => name === view.statistic) ?? page.atlas.statistics[0];
+  const info = [...page.atlas.statistics, ...measured.scores].find(({ name }) => name === view.statistic) ?? page.atlas.statistics[0];
   const extremes = info ? statisticRange(heads, info.name, measured) : null;
   const marks: Mark[] = [];
   const [left, top] = [MARGIN, ABOVE + 8];

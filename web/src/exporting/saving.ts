@@ -13,6 +13,7 @@ import { reduceOf } from "../matrix/shown";
 import { isAbort } from "../transport/transport";
 import { atlasScene, roomOnScreen } from "./atlas_scene";
 import { measuring, picture } from "./canvas";
+import { explanationsFor, onlyKept } from "./explained";
 import { matrixScene, shownBy } from "./matrix_scene";
 import type { Scene } from "./scene";
 import { partInSight, sizeOnScreen } from "./sight";
@@ -84,7 +85,9 @@ export function pathOfPage(page: Page, from: View): string {
   const { x, y, right, bottom } = partInSight(first.pyramid, from.window, sizeOnScreen());
   const few = right - x <= EXACT && bottom - y <= EXACT;
   const part = few ? { rows: [Math.floor(y), Math.ceil(bottom)] as const, cols: [Math.floor(x), Math.ceil(right)] as const } : null;
-  return paths.page(write(from, page.atlas), names, reduceOf(first, from.reduce), part);
+  const kept = explanationsFor(from, names, page.explaining.jobs.peek());
+  const numbers = kept.flatMap(({ number }) => number ?? []);
+  return paths.page(write(onlyKept(from, kept), page.atlas), names, reduceOf(first, from.reduce), part, numbers);
 }
 
 /** Give a file to the person as a browser does. */

@@ -1,7 +1,7 @@
 /** What is known of the open head besides its matrix. */
 
 import { useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 
 import { figures, percent, worded } from "../parts/numbers";
 import { paths } from "../protocol";
@@ -23,13 +23,18 @@ export function HeadCard({ capture, layer, head }: Props) {
   const page = usePage();
   const { transport } = page;
   const answer = useSignal<Loaded<HeadAnswer>>(WAITING);
+  const { scores, complete } = page.measured(capture).value;
+  const shown = useRef("");
   useEffect(() => {
-    answer.value = WAITING;
+    const place = `${capture}.${layer}.${head}`;
+    // roles that come later fill the card in, and take nothing away while they do
+    if (shown.current !== place) answer.value = WAITING;
+    shown.current = place;
     if (head === "mean") return undefined;
     const controller = new AbortController();
     fill(answer, transport.json(paths.head(capture, layer, head), controller.signal).then(readHead));
     return () => controller.abort();
-  }, [capture, layer, head, transport, answer]);
+  }, [capture, layer, head, transport, answer, scores.length, complete]);
   if (head === "mean") return <p class="faint">A mean over heads has no weights and no roles of its own.</p>;
   const loaded = answer.value;
   if (loaded.state === "waiting") return <p class="faint">…</p>;

@@ -35,7 +35,7 @@ export function Header({ capture, finding }: Props) {
           <Menu
             label="Document"
             named={false}
-            groups={[{ label: null, options: atlas.captures.map(({ id, title, model }) => ({ value: id, label: inLine(`${id}: ${title} · ${model}`) })) }]}
+            groups={[{ label: null, options: atlas.captures.map(({ id, title, model }) => ({ value: id, label: inLine([`${id}: ${title}`, model].filter(Boolean).join(" · ")) })) }]}
             value={capture.id}
             onChange={(id) => change(openCapture(id))}
           />
@@ -66,20 +66,22 @@ export function Header({ capture, finding }: Props) {
   );
 }
 
+const counted = (count: number, what: string): string => `${whole(count)} ${what}${count === 1 ? "" : "s"}`;
+
 function factsOf(capture: CaptureInfo): string {
   const most = Math.max(...capture.layers.map((layer) => layer.heads.length));
-  const facts = [inLine(capture.model), `${capture.layers.length} layers × ${most} heads`];
-  if (capture.tokens !== null) facts.push(`${whole(capture.tokens)} tokens`);
-  return facts.join(" · ");
+  const facts = [inLine(capture.model), `${counted(capture.layers.length, "layer")} × ${counted(most, "head")}`];
+  if (capture.tokens !== null) facts.push(counted(capture.tokens, "token"));
+  return facts.filter(Boolean).join(" · ");
 }
 
 /** How far the server has come with measuring the heads; nothing once it is done. */
 function Progress({ capture }: { readonly capture: CaptureInfo }) {
-  const { done, of } = usePage().measured(capture.id).value;
-  if (of === 0 || done >= of) return null;
+  const { done, of, complete } = usePage().measured(capture.id).value;
+  if (of === 0 || complete) return null;
   return (
     <span class="progress" role="status">
-      measured {done} of {of} layers
+      {done < of ? `measured ${done} of ${of} layers` : "measuring roles"}
     </span>
   );
 }

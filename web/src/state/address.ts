@@ -6,7 +6,7 @@
  */
 
 import type { AtlasInfo, LayerInfo } from "../protocol";
-import { parseTerm, termName } from "../protocol";
+import { parseTerm, scoreName, termName } from "../protocol";
 import { parseExplained } from "./explained";
 import type { Mode, Panels, Scale, View, Window } from "./view";
 import { FIRST, REDUCERS, explainedName, kindsOf, usualScale } from "./view";
@@ -153,9 +153,8 @@ const FIELDS: Readonly<Record<string, Field>> = {
     const panels = readPanels(text);
     return panels && { panels };
   },
-  sort: (text, _, atlas) =>
-    text === "layer" || atlas.statistics.some((known) => known.name === text.replace(/^-/, "")) ? { sort: text } : null,
-  show: (text, _, atlas) => (atlas.statistics.some((known) => known.name === text) ? { statistic: text } : null),
+  sort: (text, _, atlas) => (text === "layer" || isStatistic(text.replace(/^-/, ""), atlas) ? { sort: text } : null),
+  show: (text, _, atlas) => (isStatistic(text, atlas) ? { statistic: text } : null),
   size: (text) => {
     const size = oneOf(text, ["fit", "large"] as const);
     return size && { size };
@@ -168,6 +167,10 @@ const FIELDS: Readonly<Record<string, Field>> = {
   spans: (text, _, atlas) => (atlas.spans.includes(text) ? { spans: text } : null),
   find: (text) => ({ search: text }),
 };
+
+/** Which roles there are is known only when they are measured. */
+const isStatistic = (name: string, atlas: AtlasInfo): boolean =>
+  atlas.statistics.some((known) => known.name === name) || (name.startsWith(scoreName("")) && name !== scoreName(""));
 
 function readPlace(text: string | null, view: View, atlas: AtlasInfo): View | null {
   if (text === null) return null;

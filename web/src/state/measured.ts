@@ -10,15 +10,9 @@ import { isAbort } from "../transport/transport";
 import { reasonOf } from "./loaded";
 import { notify } from "./notices";
 
-export interface Measured {
-  readonly layers: StatisticsAnswer["layers"];
-  readonly done: number;
-  readonly of: number;
-  /** Roles that heads were found to have, by "layer.head"; empty where none were measured. */
-  readonly roles: Readonly<Record<string, readonly string[]>>;
-}
+export type Measured = StatisticsAnswer;
 
-const NOTHING: Measured = Object.freeze({ layers: {}, done: 0, of: 0, roles: {} });
+const NOTHING: Measured = Object.freeze({ layers: {}, done: 0, of: 0, roles: {}, scores: [], complete: false });
 const [SOON, OFTEN, SELDOM] = [600, 1500, 4000];
 
 /** Asks for what was measured until all of it is; sooner when the server says that there is more. */
@@ -36,7 +30,7 @@ export class Measuring {
   ) {
     this.#unlisten = transport.onEvent((event) => {
       if (event.type === "error") notify(event.message, "error");
-      else if (event.type === "done" || event.capture === capture) void this.#ask();
+      else if (event.type !== "statistics" || event.capture === capture) void this.#ask();
     });
     void this.#ask();
   }
@@ -61,9 +55,11 @@ export class Measuring {
     let wait = OFTEN;
     try {
       const answer = await this.transport.json(paths.statistics(this.capture), this.#stop.signal);
-      const { layers, done, of, roles = {} } = answer as StatisticsAnswer & Partial<Pick<Measured, "roles">>;
+      const now = answer as StatisticsAnswer;
       const before = this.#measured.peek();
-      if (done !== before.done || of !== before.of) this.#measured.value = { layers, done, of, roles };
+      // roles come when all layers are there
+      const news = now.done !== before.done || now.of !== before.of || now.scores.length !== before.scores.length || now.complete !== before.complete;
+      if (news) this.#measured.value = now;
       else wait = SELDOM;
     } catch (error) {
       if (isAbort(error)) return;
@@ -72,8 +68,7 @@ export class Measuring {
     } finally {
       this.#asking = false;
     }
-    const { done, of } = this.#measured.peek();
-    if (this.#stop.signal.aborted || !Number.isFinite(wait) || (done >= of && of > 0)) return;
+    if (this.#stop.signal.aborted || !Number.isFinite(wait) || this.#measured.peek().complete) return;
     this.#timer = setTimeout(() => void this.#ask(), this.#again ? SOON : wait);
     this.#again = false;
   }

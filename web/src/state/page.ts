@@ -5,6 +5,7 @@ import { signal } from "@preact/signals";
 import { createContext } from "preact";
 import { useContext } from "preact/hooks";
 
+import { Explaining } from "../explain/jobs";
 import type { AtlasInfo, CaptureInfo, Span, SpansAnswer, TokensAnswer } from "../protocol";
 import { paths } from "../protocol";
 import type { Transport } from "../transport/transport";
@@ -14,6 +15,7 @@ import type { Measured } from "./measured";
 import { Measuring } from "./measured";
 
 export class Page {
+  readonly explaining: Explaining;
   readonly #tokens = new Map<string, Signal<Loaded<readonly string[] | null>>>();
   readonly #measuring = new Map<string, Measuring>();
   readonly #spans = new Map<string, Signal<Loaded<readonly Span[]>>>();
@@ -21,7 +23,11 @@ export class Page {
   constructor(
     readonly transport: Transport,
     readonly atlas: AtlasInfo,
-  ) {}
+  ) {
+    this.explaining = new Explaining(transport);
+    // what a page was saved with is there at once
+    for (const { capture, ...asked } of atlas.explained ?? []) this.explaining.ask(capture, asked);
+  }
 
   capture(id: string): CaptureInfo | null {
     return this.atlas.captures.find((capture) => capture.id === id) ?? null;

@@ -42,7 +42,7 @@ export class HttpTransport implements Transport {
 
   #listen(): EventSource {
     const source = new EventSource(paths.events());
-    for (const type of ["statistics", "done", "error"] as const) {
+    for (const type of ["statistics", "done", "roles", "error"] as const) {
       source.addEventListener(type, (message: Event) => {
         // the browser's own "error" (the connection was lost; it tries again) carries no data
         if (!(message instanceof MessageEvent) || typeof message.data !== "string") return;

@@ -8,7 +8,7 @@ import { ATLAS } from "../state/atlas";
 const capture = ATLAS.captures[0];
 if (!capture) throw new Error("no capture");
 const heads = headsOf(capture);
-const measured: Measured = { layers: { "0": { far: [0.2, 0.9, 0.5] } }, done: 1, of: 2, roles: { "3.1": ["induction"] } };
+const measured: Measured = { layers: { "0": { far: [0.2, 0.9, 0.5] } }, done: 1, of: 2, roles: { "3.1": ["induction"] }, scores: [], complete: false };
 const labels = (list: readonly { readonly label: string }[]): string => list.map(({ label }) => label).join(" ");
 
 describe("the order of heads", () => {

@@ -90,6 +90,10 @@ describe("an address", () => {
     expect(write(view, ATLAS)).toBe("a.3.2&minus=b.3.2:local:width=8&row=7");
   });
 
+  it("may name the score of a role, which is known only when it is measured", () => {
+    expect(read("#show=role:induction&sort=-role:induction", ATLAS)).toMatchObject({ ignored: [], view: { statistic: "role:induction", sort: "-role:induction" } });
+  });
+
   it("does not depend on the order of its parts", () => {
     const read1 = read("#row=650&scale=log,0.001,1&reduce=max&a.3.1", ATLAS);
     expect(read1).toEqual(read("#a.3.1&reduce=max&scale=log,0.001,1&row=650", ATLAS));
@@ -101,7 +105,7 @@ describe("an address", () => {
     "z.1.2", "a.9.0", "a.3.7", "a.3", "a.3.1:local", "constructor", "a.3.1&row=700", "a.3.1&row=-1", "a.3.1&row=1e2", "a.3.1&col=", "c.3.1&col=90",
     "reduce=median", "reduce=max&scale=lift,0.1,2", "scale=lift,2,1", "scale=lift,0,2", "scale=lift,0.1,2,open", "scale=lift,0.1,2,locked,1", "scale=lift,NaN,2",
     "scale=lift,0.1,Infinity", "at=1,2", "at=1,2,0", "at=1,2,3,4", "at=1e30,0,1", "at=a,b,c", "sink=yes", "by=diagonal", "panels=text,", "panels=__proto__",
-    "sort=--entropy", "sort=name", "show=layer", "size=huge", "theme=blue", "spans=paragraph", "find=%", "find=%E0%A4", "unknown=1", "__proto__=1", "toString=1", "=", "role=",
+    "sort=--entropy", "sort=role:", "sort=name", "show=layer", "size=huge", "theme=blue", "spans=paragraph", "find=%", "find=%E0%A4", "unknown=1", "__proto__=1", "toString=1", "=", "role=",
     "a.3.1&beside=a.3.9", "a.3.1&minus=c.3.1", "a.3.1&minus=a.3.1~a.3.2", "beside=a.3.1", `find=${"x".repeat(201)}`,
     "why=magic/0/-1", "why=chefer/0", "why=chefer/-1/-1", "why=chefer/1025/-1", "why=chefer/064/-1", "why=chefer/0/Paris", "why=chefer:a:b/0/-1", "why=__proto__/0/-1",
     `why=chefer/0/-1: ${"x".repeat(120)}`, "also=chefer/0/-1", "why=chefer/0/-1&also=chefer/0/-1", "colour=explanation", "why=chefer/0/-1&colour=red", "<script>", "a.3.1&by=%2e%2e",
