@@ -18,7 +18,7 @@ from attlas.view.desk import Answer, Event, Request, Service
 from attlas.view.desk_captures import Exhibit, exhibit_of
 from attlas.view.desk_matrices import MatrixAnswers
 from attlas.view.desk_roles import Roles
-from attlas.view.tiles.pyramid import uppermost
+from attlas.view.tiles.pyramid import cells_of, kept_cell
 from attlas.view.turns import Turn, Turns
 
 if TYPE_CHECKING:
@@ -190,12 +190,13 @@ class Background:
 
     def _measure(self, name: str, exhibit: Exhibit, measuring: Measuring, number: int) -> None:
         shape = exhibit.capture[number].shape[2:]
-        layer, (peak, mass) = measuring.layer(number, *uppermost((shape[0], shape[1])))
+        cell = kept_cell((shape[0], shape[1]))
+        layer, (peak, mass) = measuring.layer(number, *cells_of(cell))
         for i, head in enumerate(layer.heads):
             term = f"{name}.{number}.{head}"
-            self._answers.pyramid.keep_top(term, peak[0, i], mass[0, i])
+            self._answers.pyramid.keep(term, peak[0, i], mass[0, i])
             self._answers.tracks.keep(term, layer.received[i], layer.entropy[i], layer.distance[i])
-        self._answers.maps.keep(name, number, peak[0], mass[0])
+        self._answers.maps.keep(name, number, cell, peak[0], mass[0])
         with self._lock:
             self._found[name][str(number)] = {what: values.tolist() for what, values in layer.values.items()}
         self._tell({"type": "statistics", "capture": name, "layer": number})

@@ -1,6 +1,6 @@
 """Small maps: all heads of a layer at once, of at most 128 cells a side.
 
-They are what the uppermost tiles show, in cells that are a power of two as large, so that one answer does for a layer.
+They are what tiles show, in cells that are a power of two as large, so that one answer does for a layer.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from attlas.view.tiles.cells import coarser, lift, sizes
 from attlas.view.tiles.grid import Grid, Place
 from attlas.view.tiles.kept import Check, Kept
 from attlas.view.tiles.matrices import Matrices
-from attlas.view.tiles.pyramid import Pyramid, run_ahead, uppermost
+from attlas.view.tiles.pyramid import Pyramid, cells_of, run_ahead
 
 SIDES = (128, 64, 32, 16)
 """Cells a side that maps may be asked for, at most; they are kept in the first of these sizes."""
@@ -75,10 +75,10 @@ class Maps:
             return cells / sizes(place, cells)
         return lift(cells, self._even(layer, (capture, number), place, check)) if reduce == "lift" else cells
 
-    def keep(self, capture: str, number: int, peak: Tensor, mass: Tensor) -> None:
-        """Keep the maps of a layer, made of the uppermost tiles of its heads, (head, cells down, cells across) each."""
+    def keep(self, capture: str, number: int, cell: int, peak: Tensor, mass: Tensor) -> None:
+        """Keep the maps of a layer, made of smaller cells of its heads, (head, cells down, cells across) each."""
         layer = self._matrices.layer(capture, number)
-        self._layers.keep((capture, number), *_of_tops(layer, peak, mass))
+        self._layers.keep((capture, number), *_of_cells(layer, cell, peak, mass))
 
     def clear(self) -> None:
         """Let go of everything."""
@@ -86,10 +86,11 @@ class Maps:
         self._spreads.clear()
 
     def _pooled(self, layer: AttentionMatrix, check: Check) -> tuple[Tensor, ...]:
-        """Pool the uppermost tiles of all heads in one pass."""
+        """Pool the cells of all heads in one pass."""
+        cell = _place(layer, SIDES[0]).cell
         with self._pyramid.passing(check):
-            peak, mass = run_ahead(layer, uppermost((layer.shape[2], layer.shape[3])), check)
-        return _of_tops(layer, peak[0], mass[0])
+            peak, mass = run_ahead(layer, cells_of(cell), check)
+        return _of_cells(layer, cell, peak[0], mass[0])
 
     def _even(self, layer: AttentionMatrix, known_as: tuple[str, int], place: Place, check: Check) -> Tensor:
         """Return what the even spread puts into each cell; (head, cells down, cells across), or one for all heads."""
@@ -111,7 +112,7 @@ def _place(layer: AttentionMatrix, side: int) -> Place:
     return Place(slice(0, n_query), slice(0, n_key), cell)
 
 
-def _of_tops(layer: AttentionMatrix, peak: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the cells of uppermost tiles in the size in which they are kept."""
-    factor = _place(layer, SIDES[0]).cell // Grid(*layer.shape[2:]).cell(0)
+def _of_cells(layer: AttentionMatrix, cell: int, peak: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
+    """Return cells in the size in which they are kept."""
+    factor = _place(layer, SIDES[0]).cell // cell
     return coarser(peak.cpu(), factor, largest=True), coarser(mass.cpu(), factor, largest=False)

@@ -2,7 +2,8 @@
 
 A tile of a deep level covers few entries, so it is computed from queries and keys in milliseconds. A tile of a level
 above covers so many that all tiles of such levels come from one pass over the whole matrix: its finest cells are kept,
-and larger cells are made of them. The uppermost tiles of measured heads are kept apart: such a head opens at once.
+and larger cells are made of them. What was found in measuring a head is kept too, in a file where it is more than a
+tile: such a head opens at once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 from attlas.errors import ArgumentError, complaint
 from attlas.matrix import AttentionOperator, PoolCells, Question, ask
 from attlas.matrix.threads import ahead
+from attlas.view.tiles.aside import Aside
 from attlas.view.tiles.cells import coarser, lift, sizes
 from attlas.view.tiles.grid import TILE, Grid, Place
 from attlas.view.tiles.kept import Check, Kept
@@ -51,21 +53,25 @@ class _Levels:
     deepest: int
 
     @staticmethod
-    def of(matrix: Shown) -> _Levels:
-        grid = matrix.grid
+    def of(grid: Grid, heads: int) -> _Levels:
         deepest = -1
         for level in range(grid.levels):
             cell = grid.cell(level)
-            few = (TILE * cell) ** 2 * matrix.operator.heads_read <= DEEP
+            few = (TILE * cell) ** 2 * heads <= DEEP
             if few or -(-max(grid.n_query, grid.n_key) // cell) > FINEST:
                 break
             deepest = level
         return _Levels(grid, deepest)
 
 
-def uppermost(shape: tuple[int, int]) -> list[PoolCells]:
-    """Return the questions whose answers `Pyramid.keep_top` takes, for exact matrices of n_query × n_key."""
-    cell = Grid(*shape).cell(0)
+def kept_cell(shape: tuple[int, int]) -> int:
+    """Return the size of the cells that `Pyramid.keep` takes, for the exact matrix of a head of n_query × n_key."""
+    grid = Grid(*shape)
+    return grid.cell(max(0, _Levels.of(grid, 1).deepest))
+
+
+def cells_of(cell: int) -> list[PoolCells]:
+    """Return the questions whose answers are cells as they are kept: their largest entry, and their sum."""
     return [PoolCells(cell, "max"), PoolCells(cell, "sum")]
 
 
@@ -74,6 +80,7 @@ class Pyramid:
 
     def __init__(self) -> None:
         self._tops = Kept(TOPS_BYTES)
+        self._aside = Aside()
         self._opened = Kept(OPENED * 2 * 4 * FINEST**2)
         self._spreads = Kept(SPREADS_BYTES)
         self._recent = Kept(RECENT_BYTES)
@@ -121,9 +128,14 @@ class Pyramid:
             return cells / sizes(place, cells)
         return lift(cells, self._spread(matrix, place, check)) if reduce == "lift" else cells
 
-    def keep_top(self, name: str, peak: Tensor, mass: Tensor) -> None:
-        """Keep the uppermost tile of a head, (cells down, cells across) each."""
-        self._tops.keep(name, peak.cpu(), mass.cpu())
+    def keep(self, name: str, peak: Tensor, mass: Tensor) -> None:
+        """Keep what a pass has found of a head, in cells of size `kept_cell`; (cells down, cells across) each."""
+        # One tile is all of it, or it is put aside; where there is no room, what is below the uppermost tile goes.
+        if max(peak.shape) <= TILE or not self._aside.keep(name, peak, mass):
+            factor = -(-max(peak.shape) // TILE)
+            factor = 1 << (factor - 1).bit_length()
+            tops = coarser(peak, factor, largest=True), coarser(mass, factor, largest=False)
+            self._tops.keep(name, *(top.cpu() for top in tops))
 
     @contextmanager
     def passing(self, check: Check) -> Iterator[None]:
@@ -142,6 +154,7 @@ class Pyramid:
         """Let go of everything."""
         for kept in self._all:
             kept.clear()
+        self._aside.clear()
 
     @property
     def _all(self) -> tuple[Kept, ...]:
@@ -160,10 +173,14 @@ class Pyramid:
         top = self._tops.known(matrix.name) if level == 0 else None
         if top is not None:
             return top[which]
-        levels = _Levels.of(matrix)
+        levels = _Levels.of(matrix.grid, matrix.operator.heads_read)
         if level > levels.deepest:
             return None
-        finest = self._opened.get(matrix.name, lambda: self._pooled(matrix, levels, check), check)
+
+        def finest_cells() -> tuple[Tensor, ...]:
+            return self._aside.read(matrix.name) or self._pooled(matrix, levels, check)
+
+        finest = self._opened.get(matrix.name, finest_cells, check)
         factor = 2 ** (levels.deepest - level)
         cells = coarser(finest[which], factor, largest=which == 0)
         down, across = (slice(s.start // place.cell, -(-s.stop // place.cell)) for s in (place.rows, place.cols))

@@ -56,7 +56,7 @@ def test_they_are_made_of_what_was_kept(monkeypatch: pytest.MonkeyPatch) -> None
     peak, mass = (
         torch.stack([pyramid.tile(head, 0, 0, 0, reduce, nothing) for head in heads]) for reduce in ("max", "mass")
     )
-    maps.keep("a", 0, 3 * peak, 5 * mass)
+    maps.keep("a", 0, heads[0].grid.cell(0), 3 * peak, 5 * mass)
     other = maps_of(exact)
     expected = {reduce: other.of_layer("a", 0, reduce, nothing) for reduce in REDUCERS}
     monkeypatch.setattr(small, "run_ahead", lambda *_: pytest.fail("what is there is measured again"))

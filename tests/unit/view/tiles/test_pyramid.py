@@ -134,12 +134,36 @@ def test_levels_above_come_from_one_pass(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_what_was_kept_beforehand_is_used() -> None:
     matrix, pyramid = Matrices({"a": capture_of(random(600, 600, causal=True))}).named("a.0.0"), Pyramid()
     peak, mass = torch.full((150, 150), 7.0), torch.full((150, 150), 32.0)
-    pyramid.keep_top("a.0.0", peak, mass)
+    pyramid.keep("a.0.0", peak, mass)
     assert torch.equal(pyramid.tile(matrix, 0, 0, 0, "max", nothing), peak)
     assert torch.equal(pyramid.tile(matrix, 0, 0, 0, "mean", nothing), mass / 16)
     assert pyramid.nbytes == 2 * 150 * 150 * 4
     pyramid.clear()
     assert pyramid.nbytes == 0
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_what_measuring_has_found_needs_no_other_pass(monkeypatch: pytest.MonkeyPatch, room: bool) -> None:
+    monkeypatch.setattr(pyramids, "DEEP", (2 * TILE) ** 2)
+    matrix = Matrices({"a": capture_of(random(2100, 2100, causal=True))}).named("a.0.0")
+    wanted = {
+        (level, reduce): whole_level(Pyramid(), matrix, level, reduce) for level in (0, 1, 2) for reduce in REDUCERS
+    }
+    cell = pyramids.kept_cell((2100, 2100))
+    assert cell == matrix.grid.cell(2)
+    peak, mass = (found[0, 0] for found in ask(matrix.operator, *pyramids.cells_of(cell)))
+    pyramid, passes = Pyramid(), []
+    if not room:
+        monkeypatch.setattr(pyramid._aside, "_most", 0)
+    monkeypatch.setattr(pyramids, "ask", lambda *given, **options: passes.append(1) or ask(*given, **options))
+    pyramid.keep("a.0.0", peak, mass)
+    for (level, reduce), whole in wanted.items():
+        if room or level == 0:
+            torch.testing.assert_close(whole_level(pyramid, matrix, level, reduce), whole)
+    assert passes == []
+    whole_level(pyramid, matrix, 1, "max")
+    assert len(passes) == (0 if room else 1)
+    pyramid.clear()
 
 
 def test_a_tile_that_nobody_waits_for_is_not_made() -> None:
