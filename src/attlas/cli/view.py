@@ -206,7 +206,7 @@ def _enough_memory() -> Iterator[None]:
         if isinstance(error, MemoryError) or "alloc" in str(error) or "out of memory" in str(error).lower():
             raise CaptureError(
                 "out of memory while reading; hold less of it: --layers 0-3 or --heads 0,1 keeps fewer matrices, "
-                "--window 4096 reads shorter parts"
+                "--window 4096 reads shorter parts; where the model itself has no room, only a smaller one helps"
             ) from error
         raise
 

@@ -1,5 +1,7 @@
 """A run that nobody waits for ends between two blocks, and leaves the model as it was."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -13,7 +15,8 @@ class Stop(Exception):  # noqa: N818 - no error: it is not wanted any more
 
 def test_a_run_ends_in_front_of_the_next_block() -> None:
     lm = speaker()
-    blocks = list(lm.model.model.layers)
+    model: Any = lm.model
+    blocks = list(model.model.layers)
     run: list[int] = []
     hooks = [block.register_forward_hook(lambda *_, i=i: run.append(i)) for i, block in enumerate(blocks)]
 

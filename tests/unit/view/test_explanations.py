@@ -153,7 +153,8 @@ def test_one_that_is_cancelled_ends_between_two_blocks(
 ) -> None:
     lm = speaker()
     cap = lm.read(TEXT)
-    first, *others = lm.model.model.layers
+    model: Any = lm.model
+    first, *others = model.model.layers
     begun, go, ended, after = threading.Event(), threading.Event(), threading.Event(), []
 
     def explain(*arguments: Any, **options: Any) -> Any:
