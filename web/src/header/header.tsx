@@ -68,10 +68,12 @@ export function Header({ capture, finding }: Props) {
 
 function factsOf(capture: CaptureInfo): string {
   const most = Math.max(...capture.layers.map((layer) => layer.heads.length));
-  const facts = [inLine(capture.model), `${capture.layers.length} layers × ${most} heads`];
+  const facts = [inLine(capture.model), `${counted(capture.layers.length, "layer")} × ${counted(most, "head")}`];
   if (capture.tokens !== null) facts.push(`${whole(capture.tokens)} tokens`);
   return facts.join(" · ");
 }
+
+const counted = (count: number, what: string): string => `${whole(count)} ${what}${count === 1 ? "" : "s"}`;
 
 /** How far the server has come with measuring the heads; nothing once it is done. */
 function Progress({ capture }: { readonly capture: CaptureInfo }) {

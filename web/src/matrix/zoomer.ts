@@ -32,11 +32,13 @@ export interface ZoomerEvents {
 
 export class Zoomer {
   readonly #viewer: OpenSeadragon.Viewer;
-  readonly #resize: ResizeObserver;
   #following = false;
   /** While a part is being brought into sight, the diagonal does not pull. */
   #showing = false;
   #sight = "";
+  /** Whether the whole matrix is in sight, or will be when the movement ends; it stays so when the room changes. */
+  #whole = true;
+  #resized = false;
 
   constructor(
     element: HTMLElement,
@@ -91,8 +93,15 @@ export class Zoomer {
       if (event.quick) this.#at(event.position, (x, y) => events.clicked(x, y, false));
     });
     viewer.addHandler("canvas-double-click", (event) => this.#at(event.position, (x, y) => events.clicked(x, y, true)));
-    this.#resize = new ResizeObserver(() => viewer.isOpen() && settled());
-    this.#resize.observe(element);
+    viewer.addHandler("resize", () => (this.#resized = true));
+    // the first moment at which the viewer has laid itself out in the new room
+    viewer.addHandler("viewport-change", () => {
+      if (!this.#resized) return;
+      this.#resized = false;
+      // it keeps its middle, and would cut off what no longer fits
+      if (this.#whole) this.show(null, true);
+      settled();
+    });
   }
 
   get #pyramid(): Pyramid {
@@ -115,7 +124,8 @@ export class Zoomer {
     const { viewport } = this.#viewer;
     const ratio = viewport.getContainerSize();
     if (!ratio.x || !ratio.y) return;
-    const wanted = window ?? this.#whole(ratio);
+    const wanted = window ?? this.#wholeIn(ratio);
+    this.#whole = window === null;
     this.#showing = true;
     viewport.fitBounds(
       new OpenSeadragon.Rect(
@@ -130,17 +140,21 @@ export class Zoomer {
   }
 
   /** The whole matrix, at the axes: what room is left over lies on the far sides. */
-  #whole(size: OpenSeadragon.Point): Window {
+  #wholeIn(size: OpenSeadragon.Point): Window {
     const { keys, queries } = this.#pyramid;
     const perEntry = Math.min((size.x - 2 * EDGE) / keys, (size.y - 2 * EDGE) / queries, LARGEST);
     return { x: -EDGE / perEntry, y: -EDGE / perEntry, width: size.x / perEntry };
   }
 
-  /** Whether what is in sight, or will be when the movement ends, is the whole matrix. */
+  /** Whether the whole matrix is in sight, or will be when the movement ends. */
   isWhole(): boolean {
+    return this.#whole;
+  }
+
+  #isNearWhole(): boolean {
     const bounds = this.#viewer.viewport.getBounds(false);
     const { width } = laidOut(this.#pyramid);
-    const whole = this.#whole(this.#viewer.viewport.getContainerSize());
+    const whole = this.#wholeIn(this.#viewer.viewport.getContainerSize());
     const near = (one: number, other: number): boolean => Math.abs(one - other) < whole.width / 1000;
     return near(bounds.width * width, whole.width) && near(bounds.x * width, whole.x) && near(bounds.y * width, whole.y);
   }
@@ -198,7 +212,6 @@ export class Zoomer {
   }
 
   destroy(): void {
-    this.#resize.disconnect();
     this.source.abortUnless(() => false);
     this.#viewer.destroy();
   }
@@ -209,7 +222,10 @@ export class Zoomer {
     const said = `${sight.x} ${sight.y} ${sight.perEntry} ${sight.width} ${sight.height}`;
     if (!settled && said === this.#sight) return;
     this.#sight = said;
-    if (settled) this.abortUnseen();
+    if (settled) {
+      this.#whole = this.#isNearWhole();
+      this.abortUnseen();
+    }
     events.moved(sight, settled);
   }
 
