@@ -16,7 +16,7 @@ from playwright.sync_api import ConsoleMessage, Dialog, expect
 from attlas.view.serving.assets import BUILT, Asset, assets_in
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, FloatRect, Page
 
     from attlas.view.serving.running import Server
 
@@ -147,12 +147,37 @@ def window(page: Page) -> Window | None:
 
 
 def point(page: Page, state: str, row: int, col: int) -> None:
-    """Open a matrix so near that an entry is about 28 pixels wide, and point at that entry."""
+    """Open a matrix so near that an entry is about 28 pixels wide; point at that entry until the page tells of it."""
     at(page, f"{state}&at={col - 10},{row - 5},20")
-    box = page.locator(".map-zoom").bounding_box()
-    assert box is not None
-    each = box["width"] / 20
-    page.mouse.move(box["x"] + 10.5 * each, box["y"] + 5.5 * each)
+    rest(page, lambda box: (10.5 * box["width"] / 20, 5.5 * box["width"] / 20), wanted=[f"{row:,}", f"{col:,}"])
+
+
+def rest(
+    page: Page,
+    place: Callable[[FloatRect], tuple[float, float]],
+    *,
+    pane: int = 0,
+    wanted: list[str] | None = None,
+) -> tuple[float, float]:
+    """Move the pointer about a place of a map until the page tells of these positions, or of any; return where it is.
+
+    A map that is only just laid out hears nothing yet of a pointer that rests on it.
+    """
+    said, step, there = page.locator(".map-where b"), 0, (0.0, 0.0)
+
+    def told() -> bool:
+        nonlocal step, there
+        step = (step + 1) % 3
+        box = page.locator(".map-zoom").nth(pane).bounding_box()
+        if box is not None:
+            across, down = place(box)
+            there = (box["x"] + across + step, box["y"] + down)
+            page.mouse.move(*there)
+        page.wait_for_timeout(20)
+        return said.count() == 2 and (wanted is None or said.all_inner_texts() == wanted)
+
+    until(page, told)
+    return there
 
 
 def number_in(text: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.image import imread
@@ -34,6 +35,23 @@ def heads(page: Page) -> list[str]:
             .sort((a, b) => a[0] - b[0] || a[1] - b[1])"""
     )
     return [head for _, _, head in found]
+
+
+class Place(NamedTuple):
+    left: float
+    top: float
+    head: str
+
+
+def focused(page: Page) -> Place:
+    """Return where the cell stands that has the focus."""
+    left, top, head = page.evaluate(
+        """() => {
+            const {offsetLeft, offsetTop, dataset} = document.activeElement;
+            return [offsetLeft, offsetTop, dataset.head];
+        }"""
+    )
+    return Place(left, top, head)
 
 
 def said(page: Page, head: str) -> float:
@@ -129,19 +147,31 @@ def test_a_card_tells_of_the_head_that_is_pointed_at(viewer: Page) -> None:
 
 def test_arrows_go_from_head_to_head_and_enter_opens_one(viewer: Page) -> None:
     page = viewer
+    expect(cells(page)).to_have_count(HEADS)
     page.locator('.cell[data-head="0.0"]').focus()
-    for key in ("ArrowRight", "ArrowDown", "ArrowDown"):
-        page.keyboard.press(key)
-    expect(page.locator('.cell[data-head="1.2"]')).to_be_focused()
-    expect(page.get_by_role("tooltip")).to_contain_text("Layer 1, head 2")
-    page.keyboard.press("Home")
-    expect(page.locator('.cell[data-head="0.2"]')).to_be_focused()
+    start = focused(page)
+    page.keyboard.press("ArrowRight")
+    right = focused(page)
+    assert right.left > start.left
+    assert right.top == start.top
+    page.keyboard.press("ArrowDown")
+    below = focused(page)
+    assert below.left == right.left
+    assert below.top > right.top
+    head = below.head.split(".")
+    expect(page.get_by_role("tooltip")).to_contain_text(f"Layer {head[0]}, head {head[1]}")
+    page.keyboard.press("ArrowLeft")
+    assert focused(page)._replace(head="") == (start.left, below.top, "")
     page.keyboard.press("End")
-    expect(page.locator('.cell[data-head="2.2"]')).to_be_focused()
+    assert focused(page).left >= right.left
+    page.keyboard.press("Home")
+    first = focused(page)
+    assert (first.left, first.top) == (start.left, below.top)
     page.keyboard.press("Enter")
-    expect(page.locator(".head-bar h2")).to_have_text("Layer 2, head 2")
+    layer, number = first.head.split(".")
+    expect(page.locator(".head-bar h2")).to_have_text(f"Layer {layer}, head {number}")
     page.keyboard.press("Escape")
-    expect(page.locator('.cell[data-head="2.2"]')).to_have_class(re.compile("marked"))
+    expect(page.locator(f'.cell[data-head="{first.head}"]')).to_have_class(re.compile("marked"))
 
 
 def test_a_click_opens_a_head_and_back_returns(viewer: Page) -> None:

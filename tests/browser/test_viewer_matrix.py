@@ -12,9 +12,10 @@ from torch import Tensor
 
 from attlas.view.serving.running import Server
 from gallery import COLS, KEYS, LONG, QUERIES, ROWS, between, going_on, long
-from visiting import Window, at, colours, labels, number_in, pixels, point, until, visited, window
+from visiting import Window, at, colours, labels, number_in, pixels, point, rest, until, visited, window
 
 HEAD = "a.1.2"
+CELL = 2  # entries along the side of a cell while the whole of 700 is in sight
 
 
 @cache
@@ -29,6 +30,16 @@ def read_out(page: Page) -> Locator:
 
 def where(page: Page, row: int | str, col: int | str) -> None:
     expect(page.locator(".map-where b")).to_have_text([str(row), str(col)])
+
+
+def cell_told(page: Page) -> list[tuple[int, int]]:
+    """Return the first and the last row, and column, of the cell that is told of, once it is one of this zoom."""
+
+    def spans() -> list[tuple[int, ...]]:
+        return [tuple(map(int, text.split(" – "))) for text in page.locator(".map-where b").all_inner_texts()]
+
+    until(page, lambda: all(len(span) == 2 and span[1] - span[0] == CELL - 1 for span in spans()))
+    return [(span[0], span[-1]) for span in spans()]
 
 
 def asked_for(page: Page, name: str) -> str | None:
@@ -80,14 +91,10 @@ def test_a_cell_of_several_entries_says_what_was_made_of_them(visitor: Page) -> 
     side = min(box["width"], box["height"])
     for reduce in ("max", "mean", "mass", "lift"):
         page.get_by_role("toolbar", name="The map").get_by_text(reduce, exact=True).click()
-        page.mouse.move(box["x"] + 0.3 * side, box["y"] + 0.8 * side)
-        expect(page.locator(".map-where b").first).to_have_text(re.compile(" – "))
+        rest(page, lambda _: (0.3 * side, 0.8 * side))
+        (first, last), (left, right) = cell_told(page)
         expect(page.locator(".map-value")).to_contain_text("largest" if reduce == "max" else reduce)
         expect(read_out(page)).not_to_have_text("…")
-        (first, last), (left, right) = (
-            map(int, text.split(" – ")) for text in page.locator(".map-where b").all_inner_texts()
-        )
-        assert last > first, "so many entries that a pixel has more than one"
         cell = dense()[first : last + 1, left : right + 1].double()
         even = sum((right + 1 - left) / (row + 1) for row in range(first, last + 1))
         made = {"max": cell.max(), "mean": cell.mean(), "mass": cell.sum(), "lift": cell.sum() / even}
@@ -258,12 +265,10 @@ def test_a_click_selects_the_largest_entry_of_a_cell(visitor: Page) -> None:
     box = page.locator(".map-zoom").bounding_box()
     assert box is not None
     side = min(box["width"], box["height"])
-    page.mouse.move(box["x"] + 0.2 * side, box["y"] + 0.6 * side)
-    expect(page.locator(".map-where b").first).to_have_text(re.compile(" – "))
-    spans = [tuple(map(int, text.split(" – "))) for text in page.locator(".map-where b").all_inner_texts()]
-    page.mouse.click(box["x"] + 0.2 * side, box["y"] + 0.6 * side)
+    x, y = rest(page, lambda _: (0.2 * side, 0.6 * side))
+    (first, last), (left, right) = cell_told(page)
+    page.mouse.click(x, y)
     until(page, lambda: asked_for(page, "row") is not None)
-    (first, last), (left, right) = spans
     cell = dense()[first : last + 1, left : right + 1]
     row, col = divmod(int(cell.argmax()), cell.shape[1])
     assert (asked_for(page, "row"), asked_for(page, "col")) == (str(first + row), str(left + col))
@@ -400,12 +405,7 @@ def test_beside_a_shorter_one_the_read_out_says_where_that_ends(visitor: Page) -
     page = at(visitor, "c.0.1&with=d.0.0")
     page.get_by_text("Beside", exact=True).click()
     expect(page.locator(".map-pane")).to_have_count(2)
-    first, second = page.locator(".map-zoom").all()
-    page.mouse.move(2, 400)
-    assert first.bounding_box() is not None
-    box = second.bounding_box()
-    assert box is not None
-    page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 0.2 * box["height"])
+    rest(page, lambda box: (0.3 * box["width"], 0.2 * box["height"]), pane=1)
     lines = page.locator(".map-value")
     expect(lines).to_have_count(2)
     expect(lines.nth(0)).to_contain_text(f"ends before this place: {QUERIES} queries")

@@ -69,7 +69,7 @@ export class MatrixMapControl {
       () => this.#arrived(),
       (error) => notify(reasonOf(error), "error"),
     );
-    this.zoomer = new Zoomer(places.map, this.source, view.peek().window, {
+    this.zoomer = new Zoomer(places.map, this.source, () => view.peek().window, {
       moved: (sight, settled) => this.#moved(sight, settled),
       clicked: (x, y, twice) => this.#clicked(x, y, twice),
     });

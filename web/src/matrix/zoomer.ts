@@ -43,7 +43,7 @@ export class Zoomer {
   constructor(
     element: HTMLElement,
     readonly source: MatrixSource,
-    start: Window | null,
+    start: () => Window | null,
     events: ZoomerEvents,
   ) {
     const settled = (): void => this.#tell(events, true);
@@ -80,7 +80,8 @@ export class Zoomer {
     } as unknown as OpenSeadragon.Options);
     const viewer = this.#viewer;
     viewer.addOnceHandler("open", () => {
-      this.show(start, true);
+      // opening takes a moment, in which somebody may have gone elsewhere
+      this.show(start(), true);
       settled();
     });
     viewer.addHandler("update-viewport", () => this.#tell(events, false));
