@@ -39,6 +39,8 @@ export class Zoomer {
   /** Whether the whole matrix is in sight, or will be when the movement ends; it stays so when the room changes. */
   #whole = true;
   #resized = false;
+  /** What is to be shown as soon as there is room for it. */
+  #late: Window | null | undefined = undefined;
 
   constructor(
     element: HTMLElement,
@@ -100,7 +102,8 @@ export class Zoomer {
       if (!this.#resized) return;
       this.#resized = false;
       // it keeps its middle, and would cut off what no longer fits
-      if (this.#whole) this.show(null, true);
+      if (this.#late !== undefined) this.show(this.#late, true);
+      else if (this.#whole) this.show(null, true);
       settled();
     });
   }
@@ -115,6 +118,7 @@ export class Zoomer {
     const bounds = this.#viewer.viewport.getBounds(true);
     const { width } = laidOut(this.#pyramid);
     const size = this.#viewer.viewport.getContainerSize();
+    if (isTiny(size)) return null;
     return { x: bounds.x * width, y: bounds.y * width, perEntry: size.x / (bounds.width * width), width: size.x, height: size.y };
   }
 
@@ -124,7 +128,8 @@ export class Zoomer {
     const { width } = laidOut(this.#pyramid);
     const { viewport } = this.#viewer;
     const ratio = viewport.getContainerSize();
-    if (!ratio.x || !ratio.y) return;
+    this.#late = isTiny(ratio) ? window : undefined;
+    if (isTiny(ratio)) return;
     const wanted = window ?? this.#wholeIn(ratio);
     this.#whole = window === null;
     this.#showing = true;
@@ -257,6 +262,9 @@ export class Zoomer {
     viewport.panTo(new OpenSeadragon.Point(on.x / width, on.y / width));
   }
 }
+
+/** Whether there is no room for a map: the viewer calls a place that is not laid out yet one pixel wide. */
+const isTiny = (size: OpenSeadragon.Point): boolean => Math.min(size.x, size.y) <= 2 * EDGE;
 
 const reducedMotion = (): boolean => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
