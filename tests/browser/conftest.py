@@ -1,4 +1,7 @@
-"""One Chromium for all browser tests: the system's own, because a browser is too large to come with a test suite."""
+"""One Chromium for all browser tests: the system's own, because a browser is too large to come with a test suite.
+
+And what is served to those of the viewer: one document that two models have read, and matrices that no page is used to.
+"""
 
 import os
 import shutil
@@ -7,6 +10,13 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, sync_playwright
+
+from attlas.view.desk_captures import Exhibit
+from attlas.view.opening import open_desk
+from attlas.view.serving.running import Server
+from explained import TEXT, speaker
+from gallery import between, going_on, hostile, long
+from visiting import built, visited
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -84,3 +94,35 @@ def said(page: Page) -> list[str]:
     page.on("dialog", dismiss)
     page.on("request", lambda request: None if request.url.startswith("file:") else said.append(request.url))
     return said
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """Serve a short document that a small model and another one have read; both can explain it."""
+    lm, other = speaker(), speaker(seed=1)
+    document = f"{TEXT} {TEXT}"
+    exhibits = [Exhibit(lm.read(document), "base", model=lm), Exhibit(other.read(document), "tuned", model=other)]
+    with Server(open_desk(exhibits), 0, assets=built()) as server:
+        yield server
+
+
+@pytest.fixture
+def viewer(browser: Browser, server: Server, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """Give a page of that document that has its key; see `visited` for what fails a test."""
+    with visited(browser, server, name=request.node.name) as page:
+        yield page
+
+
+@pytest.fixture(scope="session")
+def gallery() -> Iterator[Server]:
+    """Serve captures a to d: a long one, one of hostile tokens, one that goes on, one between two texts."""
+    exhibits = [long(), hostile(), going_on(), between()]
+    with Server(open_desk(exhibits), 0, assets=built()) as server:
+        yield server
+
+
+@pytest.fixture
+def visitor(browser: Browser, gallery: Server, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """Give a page of those captures that has its key; see `visited` for what fails a test."""
+    with visited(browser, gallery, name=request.node.name) as page:
+        yield page

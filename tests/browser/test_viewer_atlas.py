@@ -1,135 +1,189 @@
-"""The atlas of the viewer: all maps on one canvas, asked for a layer at a time, with a button for each head over it."""
+"""All heads at a glance in the page: painted, ordered, chosen from, and opened by pointer and by keyboard."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+import re
+from typing import NamedTuple
 
 import numpy as np
-import pytest
-import torch
-from playwright.sync_api import Browser, Page, expect
+from matplotlib.image import imread
+from playwright.sync_api import Locator, Page, expect
 
-from attlas.view.colours import colour_table
-from attlas.view.opening import open_desk
-from attlas.view.serving.assets import BUILT, assets_in
-from attlas.view.serving.running import Server
-from serving import exhibit
-from viewing import HEADS
+from visiting import number_in, until
 
-N, LAYERS = 128, 20
-PIXELS = """(head) => {
-    const [cell, canvas] = [`.cell[data-head="${head}"]`, "canvas.sheet"].map((name) => document.querySelector(name));
-    const [x, y, side] = [cell.offsetLeft - canvas.offsetLeft, cell.offsetTop - canvas.offsetTop, cell.offsetWidth];
-    return [side, ...new Uint32Array(canvas.getContext("2d").getImageData(x, y, side, side + 4).data.buffer)];
-}"""
-SIDE = 148
+HEADS = 12
+"""Of three layers of four heads."""
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    assets = assets_in()
-    if not assets:
-        pytest.fail(f"the page is not built in {BUILT}: run `npm ci && npm run build` in web/", pytrace=False)
-    with Server(open_desk([exhibit(N, layers=LAYERS)]), 0, assets=assets) as server:
-        yield server
+def cells(page: Page) -> Locator:
+    return page.locator(".cell")
 
 
-@pytest.fixture
-def asked() -> list[str]:
-    return []
+def painted(page: Page) -> int:
+    """Return how many colours the grid shows."""
+    # Hiding the caret would need a style of its own, which the page's policy refuses.
+    picture = imread(io.BytesIO(page.locator(".grid").screenshot(caret="initial")))
+    return len(np.unique((picture[..., :3] * 255).round().astype(np.uint8).reshape(-1, 3), axis=0))
 
 
-@pytest.fixture
-def viewer(browser: Browser, server: Server, asked: list[str]) -> Iterator[Page]:
-    """Give the atlas with large maps, so that it has to be scrolled; the test fails when a script of the page does."""
-    context = browser.new_context(viewport={"width": 900, "height": 700})
-    context.set_default_timeout(30_000)
-    page = context.new_page()
-    wrong: list[str] = []
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url.split("/", 3)[3]))
-    page.goto(server.address)
-    expect(page.locator(".cell").first).to_be_visible(timeout=30_000)
-    page.evaluate("location.hash = 'reduce=max&scale=linear,0,1&size=large&theme=light'")
-    expect(page.locator(".cell").first).to_have_css("width", f"{SIDE}px")
-    yield page
-    context.close()
-    assert wrong == []
+def heads(page: Page) -> list[str]:
+    """Return the heads in the order in which they stand: line by line."""
+    found = cells(page).evaluate_all(
+        """(cells) => cells
+            .map((cell) => [cell.offsetTop, cell.offsetLeft, cell.dataset.head])
+            .sort((a, b) => a[0] - b[0] || a[1] - b[1])"""
+    )
+    return [head for _, _, head in found]
 
 
-def pixels(page: Page, head: str) -> np.ndarray:
-    """Return what the canvas shows of a head, with its bar below; (rows, cols, 4)."""
-    side, *packed = page.evaluate(PIXELS, head)
-    return np.array(packed, np.uint32).view(np.uint8).reshape(side + 4, side, 4)
+class Place(NamedTuple):
+    left: float
+    top: float
+    head: str
 
 
-def drawn(page: Page, head: str) -> np.ndarray:
-    """Return what the canvas shows of a head as soon as it is its map and its bar."""
-    for _ in range(400):
-        found = pixels(page, head)
-        if len(np.unique(found[:SIDE].reshape(-1, 4), axis=0)) > 50 and found[-1, 0, 3] == 255:
-            return found
-        page.wait_for_timeout(50)
-    raise AssertionError(f"head {head} was never drawn")
+def focused(page: Page) -> Place:
+    """Return where the cell stands that has the focus."""
+    left, top, head = page.evaluate(
+        """() => {
+            const {offsetLeft, offsetTop, dataset} = document.activeElement;
+            return [offsetLeft, offsetTop, dataset.head];
+        }"""
+    )
+    return Place(left, top, head)
 
 
-def test_a_map_has_the_colours_of_its_entries(viewer: Page) -> None:
-    found = drawn(viewer, "1.2")[:SIDE].astype(int)
-    dense = exhibit(N, layers=LAYERS).capture[1].to_dense()[0, 2]
-    table = torch.from_numpy(colour_table("weight-light").astype(int))
-    for row, col in ((100, 0), (64, 60), (127, 127), (0, 0), (9, 4)):
-        # The middle of a cell, where its neighbours, into which it is blended, say least.
-        at = [int((place + 0.5) * SIDE / N) for place in (row, col)]
-        around = dense[max(0, row - 1) : row + 2, max(0, col - 1) : min(col + 2, row + 1)]
-        allowed = table[(around * 255).round().long()].flatten(0, 1).numpy()
-        shown = found[at[0], at[1], :3]
-        assert (shown >= allowed.min(0) - 3).all(), (row, col)
-        assert (shown <= allowed.max(0) + 3).all(), (row, col)
-    assert (found[10, 100:] == 0).all(), "what no query sees is left blank"
+def said(page: Page, head: str) -> float:
+    """Return the statistic that a head's name says."""
+    name = page.locator(f'.cell[data-head="{head}"]').get_attribute("aria-label") or ""
+    return number_in(name.split(", ", 2)[2])
 
 
-def test_a_layer_is_asked_for_once(viewer: Page, asked: list[str]) -> None:
-    for layer in range(LAYERS):
-        viewer.evaluate(f"document.querySelector('.grid').scrollIntoView(); scrollBy(0, {layer * 170})")
-        viewer.locator(f'.cell[data-head="{layer}.0"]').wait_for()
-        drawn(viewer, f"{layer}.3")
-    maps = [path for path in asked if path.startswith("api/maps/") and path.endswith("reduce=max")]
-    assert sorted(maps) == sorted(f"api/maps/a/{layer}?reduce=max" for layer in range(LAYERS))
-    assert not [path for path in asked if path.startswith("api/tiles/")]
+def measured(page: Page) -> None:
+    """Wait until every head has its statistic."""
+    expect(page.get_by_role("button", name=re.compile(r"^Layer \d, head \d, .*\d"))).to_have_count(HEADS)
 
 
-def test_scrolling_keeps_and_completes_the_canvas(viewer: Page) -> None:
-    before = {head: drawn(viewer, head) for head in ("0.0", "3.1")}
-    viewer.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
-    last = f"{LAYERS - 1}.{HEADS - 1}"
-    viewer.locator(f'.cell[data-head="{last}"]').wait_for()
-    drawn(viewer, last)
-    assert viewer.locator('.cell[data-head="0.0"]').count() == 0, "no more is in the page than can be seen"
-    viewer.evaluate("scrollTo(0, 0)")
-    viewer.locator('.cell[data-head="0.0"]').wait_for()
-    for head, picture in before.items():
-        assert np.array_equal(drawn(viewer, head), picture)
+def test_every_head_has_a_map(viewer: Page) -> None:
+    page = viewer
+    expect(cells(page)).to_have_count(HEADS)
+    until(page, lambda: painted(page) > 200)
+    measured(page)
 
 
-def test_the_keyboard_moves_names_and_opens_a_head(viewer: Page) -> None:
-    drawn(viewer, "0.0")
-    cell = viewer.locator('.cell[data-head="0.0"]')
-    cell.focus()
-    assert (cell.get_attribute("aria-label") or "").startswith("Layer 0, head 0, ")
-    viewer.keyboard.press("ArrowDown")
-    viewer.keyboard.press("ArrowRight")
-    expect(viewer.locator('.cell[data-head="1.1"]')).to_be_focused()
-    expect(viewer.locator(".hover h2")).to_have_text("Layer 1, head 1")
-    viewer.wait_for_function("document.querySelector('.hover canvas').width > 1")
-    assert viewer.locator(".cell[tabindex='0']").count() == 1
-    viewer.keyboard.press("Enter")
-    expect(viewer.locator("h2").first).to_have_text("Layer 1, head 1")
+def test_another_reducer_paints_other_maps(viewer: Page) -> None:
+    page = viewer
+    until(page, lambda: painted(page) > 200)
+    grid = page.locator(".grid")
+    before = grid.screenshot(caret="initial")
+    page.get_by_text("Max", exact=True).click()
+    until(page, lambda: "reduce=max" in page.url)
+    until(page, lambda: grid.screenshot(caret="initial") != before and painted(page) > 100)
 
 
-def test_the_highest_comes_first_with_a_full_bar(viewer: Page) -> None:
-    drawn(viewer, "0.0")
-    viewer.get_by_role("form", name="How the atlas is shown").get_by_text("Highest", exact=True).click()
-    expect(viewer.locator(".progress")).to_have_count(0, timeout=30_000)
-    first = viewer.locator(".cell").first.get_attribute("data-head") or ""
-    bar = drawn(viewer, first)[-1]
-    assert (bar == bar[0]).all()
+def test_heads_are_ordered_by_a_statistic(viewer: Page) -> None:
+    page = viewer
+    measured(page)
+    by_layer = heads(page)
+    for statistic in ("entropy", "distance"):
+        page.get_by_role("combobox", name="Statistic").select_option(statistic)
+        page.get_by_text("Highest", exact=True).click()
+        until(page, lambda name=statistic: f"sort={name}" in page.url)
+        values = [said(page, head) for head in heads(page)]
+        assert values == sorted(values, reverse=True)
+        page.get_by_text("Lowest", exact=True).click()
+        until(page, lambda name=statistic: f"sort=-{name}" in page.url)
+        values = [said(page, head) for head in heads(page)]
+        assert values == sorted(values)
+    page.get_by_text("By layer", exact=True).click()
+    until(page, lambda: "sort=" not in page.url)
+    assert heads(page) == by_layer
+
+
+def test_only_some_heads_are_shown(viewer: Page) -> None:
+    page = viewer
+    measured(page)
+    show = page.get_by_role("combobox", name="Show")
+    choices = [
+        value for value in show.locator("option").evaluate_all("(all) => all.map((o) => o.value)") if ">" in value
+    ]
+    assert choices
+    for choice in choices:
+        statistic = choice.split(">")[0]
+        page.get_by_role("combobox", name="Statistic").select_option(statistic)
+        show.select_option("")
+        expect(cells(page)).to_have_count(HEADS)
+        measured(page)
+        above = {head for head in heads(page) if said(page, head) > 0.5}
+        show.select_option(choice)
+        page.get_by_text("Highest", exact=True).click()
+        expect(cells(page)).to_have_count(len(above))
+        assert set(heads(page)) == above
+        assert page.get_by_text("No head is like that.").count() == (0 if above else 1)
+        page.get_by_text("By layer", exact=True).click()
+
+
+def test_maps_can_be_large(viewer: Page) -> None:
+    page = viewer
+    cell = cells(page).first
+    expect(cell).to_be_visible()
+    before = (cell.bounding_box() or {})["width"]
+    page.get_by_text("Large", exact=True).click()
+    until(page, lambda: "size=large" in page.url)
+    assert (cells(page).first.bounding_box() or {})["width"] > before or before > 150
+
+
+def test_a_card_tells_of_the_head_that_is_pointed_at(viewer: Page) -> None:
+    page = viewer
+    measured(page)
+    page.locator('.cell[data-head="1.2"]').hover()
+    card = page.get_by_role("tooltip")
+    expect(card).to_contain_text("Layer 1, head 2")
+    expect(card).to_contain_text("entropy")
+    page.mouse.move(2, 2)
+    expect(card).to_have_count(0)
+
+
+def test_arrows_go_from_head_to_head_and_enter_opens_one(viewer: Page) -> None:
+    page = viewer
+    expect(cells(page)).to_have_count(HEADS)
+    page.locator('.cell[data-head="0.0"]').focus()
+    start = focused(page)
+    page.keyboard.press("ArrowRight")
+    right = focused(page)
+    assert right.left > start.left
+    assert right.top == start.top
+    page.keyboard.press("ArrowDown")
+    below = focused(page)
+    assert below.left == right.left
+    assert below.top > right.top
+    head = below.head.split(".")
+    expect(page.get_by_role("tooltip")).to_contain_text(f"Layer {head[0]}, head {head[1]}")
+    page.keyboard.press("ArrowLeft")
+    assert focused(page)._replace(head="") == (start.left, below.top, "")
+    page.keyboard.press("End")
+    assert focused(page).left >= right.left
+    page.keyboard.press("Home")
+    first = focused(page)
+    assert (first.left, first.top) == (start.left, below.top)
+    page.keyboard.press("Enter")
+    layer, number = first.head.split(".")
+    expect(page.locator(".head-bar h2")).to_have_text(f"Layer {layer}, head {number}")
+    page.keyboard.press("Escape")
+    expect(page.locator(f'.cell[data-head="{first.head}"]')).to_have_class(re.compile("marked"))
+
+
+def test_a_click_opens_a_head_and_back_returns(viewer: Page) -> None:
+    page = viewer
+    page.locator('.cell[data-head="1.0"]').click()
+    expect(page.locator(".head-bar h2")).to_have_text("Layer 1, head 0")
+    expect(page).to_have_title(re.compile(r"^1\.0 · base"))
+    page.go_back()
+    expect(cells(page)).to_have_count(HEADS)
+    until(page, lambda: painted(page) > 200)
+    page.get_by_role("searchbox").fill("2.3")
+    page.get_by_role("searchbox").press("Enter")
+    expect(page.locator(".head-bar h2")).to_have_text("Layer 2, head 3")
+    page.get_by_role("button", name="attlas").click()
+    expect(cells(page)).to_have_count(HEADS)

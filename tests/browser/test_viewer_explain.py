@@ -3,62 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Locator, Page, expect
 
-from attlas.view.desk_captures import Exhibit
-from attlas.view.opening import open_desk
-from attlas.view.serving.assets import BUILT, assets_in
-from attlas.view.serving.running import Server
-from explained import TEXT, speaker
+from visiting import at, colours, until
 
-DOCUMENT = f"{TEXT} {TEXT}"
 SHADED = "[...document.querySelectorAll('.text .t')].filter((token) => token.style.getPropertyValue('--s')).length"
-PAINTED = """() => {
-    const canvas = document.querySelector('.map-zoom canvas');
-    const {width, height} = canvas;
-    const {data} = canvas.getContext('2d').getImageData(0, 0, width, height);
-    return new Set(new Uint32Array(data.buffer)).size;
-}"""
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    assets = assets_in()
-    if not assets:
-        pytest.fail(f"the page is not built in {BUILT}: run `npm ci && npm run build` in web/", pytrace=False)
-    lm, other = speaker(), speaker(seed=1)
-    exhibits = [Exhibit(lm.read(DOCUMENT), "base", model=lm), Exhibit(other.read(DOCUMENT), "tuned", model=other)]
-    with Server(open_desk(exhibits), 0, assets=assets) as server:
-        yield server
-
-
-@pytest.fixture
-def viewer(browser: Browser, server: Server) -> Iterator[Page]:
-    """Give a page that has its key; the test fails when a script of the page does, or asks anybody else."""
-    context = browser.new_context(viewport={"width": 1280, "height": 800})
-    context.set_default_timeout(30_000)
-    expect.set_options(timeout=30_000)
-    page = context.new_page()
-    wrong: list[str] = []
-    own = f"http://127.0.0.1:{server.port}/"
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("request", lambda request: None if request.url.startswith((own, "blob:")) else wrong.append(request.url))
-    page.goto(server.address)
-    expect(page.locator(".cell").first).to_be_visible()
-    yield page
-    context.close()
-    expect.set_options(timeout=5_000)
-    assert wrong == []
-
-
-def at(page: Page, state: str) -> Page:
-    """Go to a state of the page by its address."""
-    page.evaluate("(state) => { location.hash = state; }", state)
-    return page
 
 
 def explanations(page: Page) -> Locator:
@@ -183,7 +134,7 @@ def test_a_pattern_is_written_refused_and_compared_with(viewer: Page) -> None:
         re.compile(r"moves [\d.]+ % of its attention on average, at most [\d.]+ % in query \d+")
     )
     expect(line).to_contain_text(re.compile(r"largest in sight [+−]0\.\d+ at query \d+ → key \d+"))
-    page.wait_for_function(PAINTED.replace("size;", "size > 8;"))
+    until(page, lambda: colours(page, ".map-zoom canvas") > 8)
     line.get_by_role("button").last.click()
     expect(page.locator(".map-readout")).to_contain_text("A − A")
     expect(page).to_have_url(re.compile("minus=a.1.2:sliding_window:width%3D4|minus=a.1.2:sliding_window:width=4"))

@@ -29,7 +29,7 @@ interface Props {
 
 export function HeadView({ capture, finding, explaining }: Props) {
   const page = usePage();
-  const { layer, head, panels, reading: side, sink, colour } = view.value;
+  const { layer, head, panels, reading: side, sink, colour, against, mode } = view.value;
   const [picking, setPicking] = useState(false);
   const followed = useMemo(() => follow(page.transport), [page]);
   useEffect(() => followed.stop, [followed]);
@@ -48,7 +48,7 @@ export function HeadView({ capture, finding, explaining }: Props) {
   return (
     <div class="head-view">
       <HeadBar capture={capture} onCompare={() => setPicking(true)} />
-      <div class={["rooms", !panels.text && "without-text", panels.explain && "explains"].filter(Boolean).join(" ")}>
+      <div class={["rooms", !panels.text && "without-text", panels.explain && "explains", against !== null && mode === "beside" && "beside"].filter(Boolean).join(" ")}>
         <section class="matrix-room" aria-label="The matrix">
           <MatrixMap />
         </section>
@@ -89,10 +89,12 @@ export function HeadView({ capture, finding, explaining }: Props) {
   );
 }
 
+const EXPLAINED = { value: "explanation", label: "explained", meaning: "the scores of the explanation below" } as const;
+
 /** What colours the text, and how. */
 function TextTools() {
   const { atlas } = usePage();
-  const { reading, shade, spans, colour, explained } = view.value;
+  const { reading, shade, spans, colour, explained, panels } = view.value;
   return (
     <div class="tools">
       <Choice<"row" | "col" | "explanation">
@@ -101,7 +103,8 @@ function TextTools() {
         options={[
           { value: "row", label: "looks at", meaning: "what the selected token attends to: a row" },
           { value: "col", label: "looked at by", meaning: "what attends to the selected token: a column" },
-          { value: "explanation", label: "explained", meaning: "the scores of the explanation below", disabled: explained === null },
+          // while nobody explains anything, there is nothing to choose
+          ...(explained === null && !panels.explain ? [] : [{ ...EXPLAINED, disabled: explained === null }]),
         ]}
         value={colour === "explanation" ? colour : reading}
         onChange={(to) => change(to === "explanation" ? readExplanation : readBy(to))}

@@ -11,6 +11,7 @@ import { Apart } from "../compare/apart";
 import { comparedTerms } from "../compare/wanted";
 import { reasonOf, valueOf } from "../state/loaded";
 import { notify } from "../state/notices";
+import type { Page } from "../state/page";
 import { usePage } from "../state/page";
 import { change, matricesShown, usualScale, view, withRange, withWindow } from "../state/view";
 import { Latest, isAbort } from "../transport/transport";
@@ -95,6 +96,7 @@ export function MatrixMap() {
             matrix={matrix}
             shared={shared}
             titled={matrices.length > 1 || matrix.signed}
+            beside={matrix !== first && sameRows(page, first, matrix)}
             onControl={onControl}
           />
         ))}
@@ -112,6 +114,14 @@ export function MatrixMap() {
       <Readout page={page} shared={shared} matrices={matrices} controlOf={(name) => controls.current.get(name)} />
     </section>
   );
+}
+
+/** Whether two matrices have the same tokens along their axes, so that those of the queries need stand there but once. */
+function sameRows(page: Page, one: ShownMatrix, other: ShownMatrix): boolean {
+  if (one.pyramid.queries !== other.pyramid.queries || one.pyramid.keys !== other.pyramid.keys) return false;
+  if (one.capture === other.capture) return true;
+  const [first, second] = [one, other].map(({ capture }) => valueOf(page.tokens(capture).value));
+  return first?.length === second?.length && (first ?? []).every((token, i) => token === second?.[i]);
 }
 
 /** What the numbers of the colour bar are. */

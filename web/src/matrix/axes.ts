@@ -44,7 +44,7 @@ export function drawAxis(pen: Pen, axis: Axis, ink: Ink): void {
     context.fillStyle = strong ? ink.accent : kind === "tokens" ? ink.text : ink.faint;
     if (kind === "tokens") {
       drawToken(context, axis, tick, token === undefined ? "" : visible(token), inner);
-      drawPosition(context, axis, tick, ink);
+      drawPosition(pen, axis, tick, ink);
     } else drawNumber(pen, across, tick, inner, ink);
   }
   if (axis.spans.length > 0) drawSpans(pen, axis, ink, inner);
@@ -85,7 +85,8 @@ function drawToken(context: CanvasRenderingContext2D, axis: Axis, tick: Tick, te
 }
 
 /** Tokens repeat, so their positions stand there too: beside each query, and above every few keys. */
-function drawPosition(context: CanvasRenderingContext2D, axis: Axis, tick: Tick, ink: Ink): void {
+function drawPosition(pen: Pen, axis: Axis, tick: Tick, ink: Ink): void {
+  const { context } = pen;
   const across = axis.side === "top";
   const every = Math.max(1, Math.ceil(48 / axis.perEntry / 5) * 5);
   if (across && tick.position % every !== 0) return;
@@ -93,7 +94,10 @@ function drawPosition(context: CanvasRenderingContext2D, axis: Axis, tick: Tick,
   context.font = SMALL;
   context.fillStyle = ink.faint;
   context.textAlign = across ? "center" : "left";
-  context.fillText(tick.position.toLocaleString("en"), across ? tick.at : 0, across ? 6 : tick.at);
+  const text = tick.position.toLocaleString("en");
+  const half = context.measureText(text).width / 2;
+  // one that is cut off at the edge would be read as another number
+  if (!across || (tick.at >= half && tick.at <= pen.width - half)) context.fillText(text, across ? tick.at : 0, across ? 6 : tick.at);
   context.restore();
 }
 

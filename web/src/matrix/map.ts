@@ -62,8 +62,14 @@ export class MatrixMapControl {
     const asked = { matrix: matrix.name, reduce, pyramid: matrix.pyramid };
     const { transport } = shared.page;
     this.#extras = new Extras(matrix, transport, () => this.#frame.ask());
-    this.source = new MatrixSource(asked, transport, () => this.#paintingNow(), (error) => notify(reasonOf(error), "error"));
-    this.zoomer = new Zoomer(places.map, this.source, view.peek().window, {
+    this.source = new MatrixSource(
+      asked,
+      transport,
+      () => this.#paintingNow(),
+      () => this.#arrived(),
+      (error) => notify(reasonOf(error), "error"),
+    );
+    this.zoomer = new Zoomer(places.map, this.source, () => view.peek().window, {
       moved: (sight, settled) => this.#moved(sight, settled),
       clicked: (x, y, twice) => this.#clicked(x, y, twice),
     });
@@ -223,6 +229,12 @@ export class MatrixMapControl {
       this.#pointer = null;
       this.shared.hovered.value = null;
     }, { signal });
+  }
+
+  /** What is under a resting pointer may be read only now, or in smaller cells than before. */
+  #arrived(): void {
+    if (this.#pointer) this.#hover(this.#pointer.x, this.#pointer.y);
+    if (this.shared.hovered.peek()) this.shared.arrived.value += 1;
   }
 
   #hover(left: number, top: number): void {

@@ -10,11 +10,13 @@ interface Props {
   readonly matrix: ShownMatrix;
   readonly shared: Shared;
   readonly titled: boolean;
+  /** Whether it stands beside one whose queries are the same, and needs no names for them. */
+  readonly beside: boolean;
   /** Told of the control while the map is there, and of null when it goes. */
   readonly onControl: (name: string, control: MatrixMapControl | null) => void;
 }
 
-export function MatrixPane({ matrix, shared, titled, onControl }: Props) {
+export function MatrixPane({ matrix, shared, titled, beside, onControl }: Props) {
   const place = useRef<HTMLDivElement>(null);
   useEffect(() => {
     if (!place.current) return undefined;
@@ -43,8 +45,9 @@ export function MatrixPane({ matrix, shared, titled, onControl }: Props) {
     };
   }, [matrix, shared, onControl]);
   const { queries, keys } = matrix.pyramid;
+  const kind = ["map-pane", shared.sink.value && "with-sink", matrix.signed && "without-tracks", beside && "beside"];
   return (
-    <div class={["map-pane", shared.sink.value ? "with-sink" : "", matrix.signed ? "without-tracks" : ""].join(" ")} ref={place}>
+    <div class={kind.filter(Boolean).join(" ")} ref={place}>
       {titled && <h3 class="map-title">{matrix.title}</h3>}
       <span class="map-name map-received-name" title="what each key receives: the sum of its column" />
       <span class="map-name map-entropy-name" title="how widely each query spreads its attention, in nats" />

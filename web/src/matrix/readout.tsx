@@ -38,26 +38,49 @@ export function Readout({ page, shared, matrices, controlOf }: Props) {
   if (!extent) {
     return <p class="map-readout quiet">Point at the map to read it. A click selects the largest entry of a cell; a double click goes there.</p>;
   }
-  // with two maps, both tell of the same place; the one that is pointed at comes first in sight anyway
+  // with two maps, both tell of the same place; its tokens are those of the one that is pointed at
+  const over = matrices.find(({ name }) => name === hovered?.over) ?? first;
   return (
     <div class="map-readout">
-      <Where page={page} matrix={first} extent={extent} selected={hovered === null} />
+      <Where page={page} matrix={over} extent={extent} selected={hovered === null} />
       {matrices.map((matrix) => (
         <div key={matrix.name} class="map-value">
           {matrices.length > 1 && <span class="map-of">{matrix.title}</span>}
-          {isEntry(extent) ? (
-            <Entry page={page} matrix={matrix} row={extent.row} col={extent.col} rest={hovered ? REST : 0} />
-          ) : (
-            <Aggregate matrix={matrix} extent={extent} value={valueOfCell(controlOf(matrix.name), extent)} />
-          )}
+          <Value
+            page={page}
+            matrix={matrix}
+            extent={extent}
+            rest={hovered ? REST : 0}
+            control={controlOf(matrix.name)}
+            arrived={shared.arrived.value}
+          />
         </div>
       ))}
     </div>
   );
 }
 
-const valueOfCell = (control: MatrixMapControl | undefined, extent: Extent): number | null =>
-  control?.read(extent.col, extent.row)?.value ?? null;
+interface ValueProps {
+  readonly page: Page;
+  readonly matrix: ShownMatrix;
+  readonly extent: Extent;
+  readonly rest: number;
+  readonly control: MatrixMapControl | undefined;
+  /** Another number once there is more to read. */
+  readonly arrived: number;
+}
+
+/** What a matrix has at a place, which may lie beyond its end where another one is longer. */
+function Value({ page, matrix, extent, rest, control }: ValueProps) {
+  const { queries, keys } = matrix.pyramid;
+  if (extent.row >= queries || extent.col >= keys) {
+    return <span>ends before this place: {whole(queries)} queries, {whole(keys)} keys</span>;
+  }
+  if (isEntry(extent)) return <Entry page={page} matrix={matrix} row={extent.row} col={extent.col} rest={rest} />;
+  // the cell that is drawn here may be another one: the last ones end with their matrix, and a long one has larger ones
+  const drawn = control?.read(extent.col, extent.row);
+  return <Aggregate matrix={matrix} extent={drawn?.extent ?? extent} value={drawn?.value ?? null} />;
+}
 
 function Where({ page, matrix, extent, selected }: { readonly page: Page; readonly matrix: ShownMatrix; readonly extent: Extent; readonly selected: boolean }) {
   const { pyramid } = matrix;

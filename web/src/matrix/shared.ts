@@ -27,6 +27,8 @@ export interface Follower {
 
 export class Shared {
   readonly hovered = signal<Hovered | null>(null);
+  /** Counts tiles that have come while the pointer rests on a map: what it reads may be among them. */
+  readonly arrived = signal(0);
   /** Whether panning keeps to the diagonal. */
   readonly following = signal(false);
   readonly range = signal<Range>({ kind: "lift", low: 0.5, high: 2, signed: false });

@@ -1,5 +1,6 @@
 /** What is needed to know of a matrix by its name alone: its shape, what of it can be seen, whose tokens it is about. */
 
+import { inLine } from "../parts/glyphs";
 import type { AtlasInfo, LayerInfo, Reduce } from "../protocol";
 import { parseTerm } from "../protocol";
 import type { Pyramid } from "./pyramid";
@@ -24,7 +25,7 @@ export function shownMatrix(name: string, atlas: AtlasInfo): ShownMatrix | null 
     const layer = capture?.layers.find((one) => one.layer === term?.layer);
     if (!term || !capture || !layer) return null;
     const head = term.head === "mean" ? "mean of heads" : `head ${term.head}`;
-    const where = atlas.captures.length > 1 ? `${capture.title}, ` : "";
+    const where = atlas.captures.length > 1 ? `${inLine(capture.title)}, ` : "";
     return { capture, layer, title: `${where}layer ${term.layer}, ${head}${term.pattern === null ? "" : `, ${term.pattern}`}` };
   });
   const [first] = known;

@@ -14,8 +14,9 @@ export function drawSink(pen: Pen, column: Float32Array, sight: Sight, colours: 
     context.fillStyle = css(colours[Math.round((255 * sum) / (last - first))] ?? 0);
     context.fillRect(0, pixel, width, 1);
   }
+  const [top, bottom] = [0, column.length].map((row) => Math.min(height, Math.max(0, (row - sight.y) * sight.perEntry)));
   context.strokeStyle = ink.line;
-  context.strokeRect(0.5, 0.5, width - 1, height - 1);
+  context.strokeRect(0.5, (top ?? 0) + 0.5, width - 1, Math.max(0, (bottom ?? height) - (top ?? 0) - 1));
 }
 
 /** A packed pixel as CSS writes colours. */

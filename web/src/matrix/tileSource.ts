@@ -47,6 +47,7 @@ export class MatrixSource extends OpenSeadragon.TileSource {
     readonly asked: Asked,
     readonly transport: Transport,
     readonly painter: () => Painter,
+    readonly arrived: () => void,
     readonly refused: (error: unknown) => void,
   ) {
     super({ ...laidOut(asked.pyramid), tileSize: TILE, tileOverlap: 0, minLevel: 0, maxLevel: asked.pyramid.levels });
@@ -76,7 +77,10 @@ export class MatrixSource extends OpenSeadragon.TileSource {
       .bytes(job.src, controller.signal)
       .then((bytes) => this.#place(level, row, col, job.src, parseTile(bytes)))
       .then(
-        (painted) => job.finish(painted.context, null, "context2d"),
+        (painted) => {
+          job.finish(painted.context, null, "context2d");
+          this.arrived();
+        },
         (error: unknown) => {
           job.fail(error instanceof Error ? error.message : String(error), null);
           // a tile that nobody waited for, or that could not be had just now, may be asked for again; not one that is nowhere

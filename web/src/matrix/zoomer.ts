@@ -32,16 +32,20 @@ export interface ZoomerEvents {
 
 export class Zoomer {
   readonly #viewer: OpenSeadragon.Viewer;
-  readonly #resize: ResizeObserver;
   #following = false;
   /** While a part is being brought into sight, the diagonal does not pull. */
   #showing = false;
   #sight = "";
+  /** Whether the whole matrix is in sight, or will be when the movement ends; it stays so when the room changes. */
+  #whole = true;
+  #resized = false;
+  /** What is to be shown as soon as there is room for it. */
+  #late: Window | null | undefined = undefined;
 
   constructor(
     element: HTMLElement,
     readonly source: MatrixSource,
-    start: Window | null,
+    start: () => Window | null,
     events: ZoomerEvents,
   ) {
     const settled = (): void => this.#tell(events, true);
@@ -78,7 +82,8 @@ export class Zoomer {
     } as unknown as OpenSeadragon.Options);
     const viewer = this.#viewer;
     viewer.addOnceHandler("open", () => {
-      this.show(start, true);
+      // opening takes a moment, in which somebody may have gone elsewhere
+      this.show(start(), true);
       settled();
     });
     viewer.addHandler("update-viewport", () => this.#tell(events, false));
@@ -91,8 +96,16 @@ export class Zoomer {
       if (event.quick) this.#at(event.position, (x, y) => events.clicked(x, y, false));
     });
     viewer.addHandler("canvas-double-click", (event) => this.#at(event.position, (x, y) => events.clicked(x, y, true)));
-    this.#resize = new ResizeObserver(() => viewer.isOpen() && settled());
-    this.#resize.observe(element);
+    viewer.addHandler("resize", () => (this.#resized = true));
+    // the first moment at which the viewer has laid itself out in the new room
+    viewer.addHandler("viewport-change", () => {
+      if (!this.#resized) return;
+      this.#resized = false;
+      // it keeps its middle, and would cut off what no longer fits
+      if (this.#late !== undefined) this.show(this.#late, true);
+      else if (this.#whole) this.show(null, true);
+      settled();
+    });
   }
 
   get #pyramid(): Pyramid {
@@ -105,6 +118,7 @@ export class Zoomer {
     const bounds = this.#viewer.viewport.getBounds(true);
     const { width } = laidOut(this.#pyramid);
     const size = this.#viewer.viewport.getContainerSize();
+    if (isTiny(size)) return null;
     return { x: bounds.x * width, y: bounds.y * width, perEntry: size.x / (bounds.width * width), width: size.x, height: size.y };
   }
 
@@ -114,8 +128,10 @@ export class Zoomer {
     const { width } = laidOut(this.#pyramid);
     const { viewport } = this.#viewer;
     const ratio = viewport.getContainerSize();
-    if (!ratio.x || !ratio.y) return;
-    const wanted = window ?? this.#whole(ratio);
+    this.#late = isTiny(ratio) ? window : undefined;
+    if (isTiny(ratio)) return;
+    const wanted = window ?? this.#wholeIn(ratio);
+    this.#whole = window === null;
     this.#showing = true;
     viewport.fitBounds(
       new OpenSeadragon.Rect(
@@ -130,17 +146,21 @@ export class Zoomer {
   }
 
   /** The whole matrix, at the axes: what room is left over lies on the far sides. */
-  #whole(size: OpenSeadragon.Point): Window {
+  #wholeIn(size: OpenSeadragon.Point): Window {
     const { keys, queries } = this.#pyramid;
     const perEntry = Math.min((size.x - 2 * EDGE) / keys, (size.y - 2 * EDGE) / queries, LARGEST);
     return { x: -EDGE / perEntry, y: -EDGE / perEntry, width: size.x / perEntry };
   }
 
-  /** Whether what is in sight, or will be when the movement ends, is the whole matrix. */
+  /** Whether the whole matrix is in sight, or will be when the movement ends. */
   isWhole(): boolean {
+    return this.#whole;
+  }
+
+  #isNearWhole(): boolean {
     const bounds = this.#viewer.viewport.getBounds(false);
     const { width } = laidOut(this.#pyramid);
-    const whole = this.#whole(this.#viewer.viewport.getContainerSize());
+    const whole = this.#wholeIn(this.#viewer.viewport.getContainerSize());
     const near = (one: number, other: number): boolean => Math.abs(one - other) < whole.width / 1000;
     return near(bounds.width * width, whole.width) && near(bounds.x * width, whole.x) && near(bounds.y * width, whole.y);
   }
@@ -198,7 +218,6 @@ export class Zoomer {
   }
 
   destroy(): void {
-    this.#resize.disconnect();
     this.source.abortUnless(() => false);
     this.#viewer.destroy();
   }
@@ -209,7 +228,10 @@ export class Zoomer {
     const said = `${sight.x} ${sight.y} ${sight.perEntry} ${sight.width} ${sight.height}`;
     if (!settled && said === this.#sight) return;
     this.#sight = said;
-    if (settled) this.abortUnseen();
+    if (settled) {
+      this.#whole = this.#isNearWhole();
+      this.abortUnseen();
+    }
     events.moved(sight, settled);
   }
 
@@ -240,6 +262,9 @@ export class Zoomer {
     viewport.panTo(new OpenSeadragon.Point(on.x / width, on.y / width));
   }
 }
+
+/** Whether there is no room for a map: the viewer calls a place that is not laid out yet one pixel wide. */
+const isTiny = (size: OpenSeadragon.Point): boolean => Math.min(size.x, size.y) <= 2 * EDGE;
 
 const reducedMotion = (): boolean => matchMedia("(prefers-reduced-motion: reduce)").matches;
 

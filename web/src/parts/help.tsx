@@ -28,9 +28,10 @@ const KEYS: readonly (readonly [title: string, rows: readonly (readonly [keys: r
   [
     "Matrix",
     [
-      [["←", "→", "↑", "↓"], "move the selected entry"],
+      [["←", "→", "↑", "↓"], "move the selected entry, with Shift by ten"],
       [["+", "−"], "zoom"],
       [["0"], "the whole matrix"],
+      [["d"], "keep to the diagonal"],
       [["[", "]"], "previous and next head"],
     ],
   ],

@@ -200,7 +200,7 @@ const WHAT = { row: "attended to", col: "attends", received: "receives", explana
 
 function numberWords(by: Reading["by"], value: number): string {
   if (by === "explanation") return figures(value, 4);
-  return by === "received" ? value.toPrecision(4) : `${weight(value)}  (${value.toPrecision(5)})`;
+  return by === "received" ? figures(value, 4) : `${weight(value)}  (${value.toPrecision(5)})`;
 }
 
 /** The token one line above or below, nearest to where a token stands; null where its block is not in the page. */

@@ -1,6 +1,6 @@
 /** Which tokens count most in what is read now: a list that can be read, heard and clicked. */
 
-import { weight } from "../parts/numbers";
+import { figures, weight } from "../parts/numbers";
 import { Token } from "../parts/token";
 import type { Reading } from "../state/reading";
 import { largest } from "./shade";
@@ -33,7 +33,7 @@ export function TopTokens({ reading, tokens, aside, shift, onPick }: Props) {
   const at = reading.at + (by === "row" ? shift : 0);
   const best = largest(values, LISTED, aside);
   const most = Math.abs(values[best[0] ?? 0] ?? 0);
-  const worded = by === "received" ? (value: number) => value.toPrecision(3) : weight;
+  const worded = by === "received" ? (value: number) => figures(value) : weight;
   const first = values[0] ?? 0;
   return (
     <div class="top">
