@@ -41,7 +41,7 @@ def test_an_explanation_is_asked_for_judged_and_switched(viewer: Page) -> None:
     expect(page.locator(".curves figure")).to_have_count(2)
     expect(page.locator(".curves .lines")).to_contain_text("random")
     expect(page.locator(".ranked tbody tr").first).to_be_visible()
-    assert page.evaluate(SHADED) > 3
+    until(page, lambda: page.evaluate(SHADED) > 3)
     most = page.locator(".ranked tbody .position").first.text_content()
 
     asked(page, "recency", "0")
@@ -79,7 +79,8 @@ def test_a_saved_page_keeps_what_was_found(viewer: Page, page: Page, said: list[
     page.goto(path.as_uri())
     expect(explanations(page)).to_have_count(2)
     expect(page.locator(".ranked tbody .position").first).to_have_text(most)
-    assert page.evaluate(SHADED) == coloured > 3
+    assert coloured > 3
+    until(page, lambda: page.evaluate(SHADED) == coloured)
     expect(page.locator(".explain form")).to_have_count(0)
     expect(page.locator(".explain")).to_contain_text("nothing else can be explained here")
     expect(page.get_by_role("button", name=re.compile("^Remove"))).to_have_count(0)

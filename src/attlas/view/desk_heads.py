@@ -24,6 +24,9 @@ REMEMBERED = 1024
 """Parts of cards that are kept: each is a few kilobytes at most, and what it was made from does not change."""
 
 
+Measured = Callable[[str, int, int], list[dict[str, Any]] | None]
+
+
 class HeadAnswers:
     """Answers what is asked about single heads.
 
@@ -35,10 +38,19 @@ class HeadAnswers:
         What is known of the roles of the heads.
     turns : Turns, optional
         Whose turn it is to run a model.
+    measured : callable, optional
+        Takes a capture's name, a layer and a head, and gives its statistics if they are measured already.
     """
 
-    def __init__(self, exhibits: dict[str, Exhibit], roles: Roles | None = None, turns: Turns | None = None) -> None:
+    def __init__(
+        self,
+        exhibits: dict[str, Exhibit],
+        roles: Roles | None = None,
+        turns: Turns | None = None,
+        measured: Measured = lambda *_: None,
+    ) -> None:
         self._exhibits = exhibits
+        self._measured = measured
         self._sources = HeadSources(roles=(Roles({}) if roles is None else roles).table)
         self._turns = Turns() if turns is None else turns
         self._lock = threading.Lock()
@@ -61,6 +73,8 @@ class HeadAnswers:
             raise ArgumentError(f"parts: wanted some of {', '.join(PARTS)}, got {ascii(named or '')[:60]}")
         with self._lock:
             known = {part: found for part in parts if (found := self._parts.get((name, layer, head, part))) is not None}
+        if "statistics" in parts and (measured := self._measured(name, layer, head)) is not None:
+            known["statistics"] = measured, None
         missing = [part for part in parts if part not in known]
         sources = self._sources_of(exhibit, request.check)
         card = head_card(exhibit.capture, layer, head, sources, parts=missing, check=request.check)

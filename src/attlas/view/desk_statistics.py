@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attlas.errors import AttlasError
 from attlas.heads.statistics import Measuring
@@ -18,6 +18,7 @@ from attlas.view.desk import Answer, Event, Request, Service
 from attlas.view.desk_captures import Exhibit, exhibit_of
 from attlas.view.desk_matrices import MatrixAnswers
 from attlas.view.desk_roles import Roles
+from attlas.view.head_card import statistics_of
 from attlas.view.tiles.pyramid import cells_of, kept_cell
 from attlas.view.turns import Turn, Turns
 
@@ -63,6 +64,7 @@ class Background:
         self._turns = Turns() if turns is None else turns
         self._ended = False
         self._found: dict[str, dict[str, dict[str, list[float]]]] = {name: {} for name in exhibits}
+        self._cards: dict[tuple[str, int, int], list[dict[str, Any]]] = {}
         self._layers = {name: exhibit.capture.layers for name, exhibit in exhibits.items()}
         self._lock = threading.Lock()
         self._listeners: list[Listener] = []
@@ -82,10 +84,15 @@ class Background:
             self._thread.join()
         with self._lock:
             self._listeners.clear()
+            self._cards.clear()
 
     def service(self) -> Service:
         """Return the service of ``/api/statistics``."""
         return Service({"statistics": self._statistics}, close=self.close)
+
+    def of_head(self, name: str, layer: int, head: int) -> list[dict[str, Any]] | None:
+        """Return the statistics of a head as they stand on its card; None while they are not measured."""
+        return self._cards.get((name, layer, head))
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Tell someone what has been measured from now on, and at once if all is over; return what ends it.
@@ -196,6 +203,7 @@ class Background:
             term = f"{name}.{number}.{head}"
             self._answers.pyramid.keep(term, peak[0, i], mass[0, i])
             self._answers.tracks.keep(term, layer.received[i], layer.entropy[i], layer.distance[i])
+            self._cards[name, number, head] = statistics_of(layer, i)
         self._answers.maps.keep(name, number, cell, peak[0], mass[0])
         with self._lock:
             self._found[name][str(number)] = {what: values.tolist() for what, values in layer.values.items()}

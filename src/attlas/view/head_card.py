@@ -104,7 +104,7 @@ def head_card(
         )
     index = numbers.index(head)
     makers: dict[str, Callable[[], Any]] = {
-        "statistics": lambda: _statistics(one_head(capture, layer, head, at_each_tile=check)),
+        "statistics": lambda: statistics_of(one_head(capture, layer, head, at_each_tile=check), 0),
         "roles": lambda: _roles(sources.roles, capture, layer, head),
         "spectra": lambda: _spectra(sources.projections, layer, head),
         "patterns": lambda: _patterns(capture, layer, index, sources.patterns, check),
@@ -125,9 +125,12 @@ def _span(numbers: Sequence[int]) -> str:
     return f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else str(numbers[0])
 
 
-def _statistics(found: LayerStatistics) -> list[dict[str, Any]]:
+def statistics_of(found: LayerStatistics, index: int) -> list[dict[str, Any]]:
+    """Return the statistics of one of the heads that were measured, as they stand on its card."""
+
     def of(values: Mapping[str, Tensor], name: str) -> float | None:
-        return rounded(float(values[name][0]))
+        # Heads that see the same have their even spread in common.
+        return rounded(float(values[name].expand(len(found.heads))[index]))
 
     return [{**vars(one), "value": of(found.values, one.name), "even": of(found.even, one.name)} for one in STATISTICS]
 

@@ -51,7 +51,7 @@ def open_desk(exhibits: Sequence[Exhibit], *, roles: HeadTable | None = None, me
         answers.service(),
         ComparisonAnswers(matrices).service(),
         spans_service(shown),
-        HeadAnswers(shown, known, turns).service(),
+        HeadAnswers(shown, known, turns, background.of_head).service(),
         ExplanationAnswers(shown, background.turn).service(),
         page_service(lambda path, query, wanted: desk.answer(path, query, wanted=wanted)),
         background.service(),

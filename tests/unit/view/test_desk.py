@@ -144,6 +144,19 @@ def test_cells_are_the_entries_of_the_matrix_to_the_last_bit(opened: Desk) -> No
         assert float(asked(opened, f"/api/cells/a.1.2/{row}/{col}")["exact"]) == float(matrix[0, 2, row, col])
 
 
+def test_a_card_says_what_the_atlas_says_and_measures_nothing_again(
+    opened: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from attlas.view import head_card as cards
+
+    wanted = cards.head_card(FIRST.capture, 2, 3, cards.HeadSources(), parts=["statistics"])["statistics"]
+    monkeypatch.setattr(cards, "one_head", lambda *_, **__: pytest.fail("what is measured is measured again"))
+    found = asked(opened, "/api/heads/a/2/3", parts="statistics")["statistics"]
+    assert [one["name"] for one in found] == [one["name"] for one in wanted]
+    for one, other in zip(found, wanted, strict=True):
+        assert (one["value"], one["even"]) == pytest.approx((other["value"], other["even"]), rel=1e-4)
+
+
 def test_a_hidden_cell_has_no_rank_and_no_score(opened: Desk) -> None:
     found = asked(opened, "/api/cells/a.1.2/33/70")
     assert (found["value"], found["rank"], found["score"], found["visible"], found["lift"]) == (0, None, None, False, 0)

@@ -114,7 +114,8 @@ export class Maps {
     if (this.#running.size > 0 || waiting.length === 0) return;
     const silent = performance.now() - this.#progress;
     const [first] = waiting;
-    if (first && silent > PATIENCE) void this.#fetch(first.layer, look);
+    // somebody who sees nothing yet does not wait until a layer has been measured in full
+    if (first && (silent > PATIENCE || this.#layers.size === 0)) void this.#fetch(first.layer, look);
     else this.#timer = setTimeout(() => this.#fetchSome(), PATIENCE - silent + 1);
   }
 

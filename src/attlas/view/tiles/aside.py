@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import weakref
 from threading import Lock
 from typing import IO
 
@@ -15,7 +16,7 @@ MOST = 4 * 2**30
 
 
 class Aside:
-    """Tensors of float32 by name, in a file without one, in the system's folder for such; it goes with the process.
+    """Tensors of float32 by name, in a file without one, in the system's folder for such; it goes with its owner.
 
     Parameters
     ----------
@@ -41,6 +42,7 @@ class Aside:
             try:
                 if self._file is None:
                     self._file = tempfile.TemporaryFile(prefix="attlas-", buffering=0)
+                    weakref.finalize(self, self._file.close)
                 self._file.seek(self._end)
                 if self._file.write(content) < len(content):
                     return False
@@ -50,6 +52,11 @@ class Aside:
             self._places[name] = (self._end, tuple(tensor.shape for tensor in tensors))
             self._end += len(content)
             return True
+
+    def has(self, name: str) -> bool:
+        """Tell whether something was put aside under a name."""
+        with self._lock:
+            return name in self._places
 
     def read(self, name: str) -> tuple[Tensor, ...] | None:
         """Return what was put aside under a name; None if nothing was."""

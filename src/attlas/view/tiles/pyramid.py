@@ -2,15 +2,13 @@
 
 A tile of a deep level covers few entries, so it is computed from queries and keys in milliseconds. A tile of a level
 above covers so many that all tiles of such levels come from one pass over the whole matrix: its finest cells are kept,
-and larger cells are made of them. What was found in measuring a head is kept too, in a file where it is more than a
-tile: such a head opens at once.
+and larger cells are made of them. Those of a head that was measured are put aside in a file: it opens at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
@@ -34,9 +32,8 @@ DEEP = 4096**2
 FINEST = 1024
 """Cells along a side that are kept of a matrix at most."""
 
-TOPS_BYTES = 144 * 2**20
-OPENED = 8
-"""Matrices of which more than the uppermost tile is kept."""
+OPENED = 4
+"""Matrices whose finest cells are kept in memory at least: at once at hand while somebody looks at them."""
 
 SPREADS_BYTES = 8 * 2**20
 RECENT_BYTES = 16 * 2**20
@@ -45,29 +42,22 @@ RECENT_BYTES = 16 * 2**20
 _TURN = 0.05  # seconds between looks at whether a pass is still wanted, while another one is under way
 
 
-@dataclass(frozen=True)
-class _Levels:
-    """Which levels of a matrix are kept: those from 0 up to and with `deepest`; -1 for none."""
-
-    grid: Grid
-    deepest: int
-
-    @staticmethod
-    def of(grid: Grid, heads: int) -> _Levels:
-        deepest = -1
-        for level in range(grid.levels):
-            cell = grid.cell(level)
-            few = (TILE * cell) ** 2 * heads <= DEEP
-            if few or -(-max(grid.n_query, grid.n_key) // cell) > FINEST:
-                break
-            deepest = level
-        return _Levels(grid, deepest)
+def _deepest(grid: Grid, heads: int) -> int:
+    """Return the deepest of the levels that are kept: they go from 0 up to it; -1 for none."""
+    deepest = -1
+    for level in range(grid.levels):
+        cell = grid.cell(level)
+        few = (TILE * cell) ** 2 * heads <= DEEP
+        if few or -(-max(grid.n_query, grid.n_key) // cell) > FINEST:
+            break
+        deepest = level
+    return deepest
 
 
 def kept_cell(shape: tuple[int, int]) -> int:
     """Return the size of the cells that `Pyramid.keep` takes, for the exact matrix of a head of n_query × n_key."""
     grid = Grid(*shape)
-    return grid.cell(max(0, _Levels.of(grid, 1).deepest))
+    return grid.cell(max(0, _deepest(grid, 1)))
 
 
 def cells_of(cell: int) -> list[PoolCells]:
@@ -79,7 +69,6 @@ class Pyramid:
     """Gives tiles of matrices."""
 
     def __init__(self) -> None:
-        self._tops = Kept(TOPS_BYTES)
         self._aside = Aside()
         self._opened = Kept(OPENED * 2 * 4 * FINEST**2)
         self._spreads = Kept(SPREADS_BYTES)
@@ -130,12 +119,7 @@ class Pyramid:
 
     def keep(self, name: str, peak: Tensor, mass: Tensor) -> None:
         """Keep what a pass has found of a head, in cells of size `kept_cell`; (cells down, cells across) each."""
-        # One tile is all of it, or it is put aside; where there is no room, what is below the uppermost tile goes.
-        if max(peak.shape) <= TILE or not self._aside.keep(name, peak, mass):
-            factor = -(-max(peak.shape) // TILE)
-            factor = 1 << (factor - 1).bit_length()
-            tops = coarser(peak, factor, largest=True), coarser(mass, factor, largest=False)
-            self._tops.keep(name, *(top.cpu() for top in tops))
+        self._aside.keep(name, peak, mass)
 
     @contextmanager
     def passing(self, check: Check) -> Iterator[None]:
@@ -158,7 +142,7 @@ class Pyramid:
 
     @property
     def _all(self) -> tuple[Kept, ...]:
-        return self._tops, self._opened, self._spreads, self._recent
+        return self._opened, self._spreads, self._recent
 
     def _entries(self, matrix: Shown, place: Place, reduce: str, check: Check) -> Tensor:
         prepare(matrix.operator, check)
@@ -168,27 +152,28 @@ class Pyramid:
         return tile
 
     def _kept(self, matrix: Shown, level: int, place: Place, base: str, check: Check) -> Tensor | None:
-        """Return a tile of a level that is kept, made of the finest cells that are."""
-        which = 0 if base == "max" else 1
-        top = self._tops.known(matrix.name) if level == 0 else None
-        if top is not None:
-            return top[which]
-        levels = _Levels.of(matrix.grid, matrix.operator.heads_read)
-        if level > levels.deepest:
+        """Return a tile of a level that is kept, made of the finest cells that are; None if no such cells are."""
+        deepest = _deepest(matrix.grid, matrix.operator.heads_read)
+        if level > max(0, deepest):
             return None
-
-        def finest_cells() -> tuple[Tensor, ...]:
-            return self._aside.read(matrix.name) or self._pooled(matrix, levels, check)
-
-        finest = self._opened.get(matrix.name, finest_cells, check)
-        factor = 2 ** (levels.deepest - level)
+        finest = self._opened.known(matrix.name)
+        if finest is None and deepest < 0 and not self._aside.has(matrix.name):
+            return None
+        if finest is None:
+            finest = self._opened.get(
+                matrix.name,
+                lambda: self._aside.read(matrix.name) or self._pooled(matrix, max(0, deepest), check),
+                check,
+            )
+        which = 0 if base == "max" else 1
+        factor = place.cell // matrix.grid.cell(max(0, deepest))
         cells = coarser(finest[which], factor, largest=which == 0)
         down, across = (slice(s.start // place.cell, -(-s.stop // place.cell)) for s in (place.rows, place.cols))
         return cells[down, across]
 
-    def _pooled(self, matrix: Shown, levels: _Levels, check: Check) -> tuple[Tensor, ...]:
-        """Pool the finest cells that are kept, in one pass."""
-        cell = levels.grid.cell(levels.deepest)
+    def _pooled(self, matrix: Shown, level: int, check: Check) -> tuple[Tensor, ...]:
+        """Pool the cells of a level, in one pass."""
+        cell = matrix.grid.cell(level)
         questions = [PoolCells(cell, _base(matrix, base)) for base in ("max", "sum")]
         with self.passing(check):
             return tuple(self._ask(matrix.operator, questions, check))

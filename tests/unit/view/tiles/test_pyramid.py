@@ -158,10 +158,7 @@ def test_what_measuring_has_found_needs_no_other_pass(monkeypatch: pytest.Monkey
     monkeypatch.setattr(pyramids, "ask", lambda *given, **options: passes.append(1) or ask(*given, **options))
     pyramid.keep("a.0.0", peak, mass)
     for (level, reduce), whole in wanted.items():
-        if room or level == 0:
-            torch.testing.assert_close(whole_level(pyramid, matrix, level, reduce), whole)
-    assert passes == []
-    whole_level(pyramid, matrix, 1, "max")
+        torch.testing.assert_close(whole_level(pyramid, matrix, level, reduce), whole)
     assert len(passes) == (0 if room else 1)
     pyramid.clear()
 
