@@ -31,7 +31,7 @@ WITH_BROWSER = pytest.mark.skipif(
         pytest.param("lora", 7, marks=pytest.mark.bundled),
         pytest.param("advice", 1, marks=pytest.mark.bundled),
         pytest.param("compare", 4, marks=pytest.mark.bundled),
-        pytest.param("view", 13, marks=[pytest.mark.bundled, WITH_BROWSER]),
+        pytest.param("view", 15, marks=[pytest.mark.bundled, WITH_BROWSER]),
     ],
 )
 def test_benchmarks_run_and_print_a_table(part, rows):
