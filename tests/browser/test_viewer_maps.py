@@ -11,10 +11,10 @@ from playwright.sync_api import Browser, Page, expect
 
 from attlas.view.colours import colour_table
 from attlas.view.opening import open_desk
-from attlas.view.serving.assets import BUILT, assets_in
 from attlas.view.serving.running import Server
 from serving import exhibit
 from viewing import HEADS
+from visiting import built
 
 N, LAYERS = 128, 20
 PIXELS = """(head) => {
@@ -27,10 +27,7 @@ SIDE = 148
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    assets = assets_in()
-    if not assets:
-        pytest.fail(f"the page is not built in {BUILT}: run `npm ci && npm run build` in web/", pytrace=False)
-    with Server(open_desk([exhibit(N, layers=LAYERS)]), 0, assets=assets) as server:
+    with Server(open_desk([exhibit(N, layers=LAYERS)]), 0, assets=built()) as server:
         yield server
 
 

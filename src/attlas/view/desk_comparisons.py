@@ -6,7 +6,6 @@ import threading
 from typing import Any
 
 from attlas.errors import complaint
-from attlas.matrix.threads import ahead
 from attlas.view.desk import Answer, NoSuchPath, Request, Service
 from attlas.view.tiles.kept import Check
 from attlas.view.tiles.matrices import Matrices
@@ -55,8 +54,7 @@ class ComparisonAnswers:
             raise NoSuchPath(complaint("matrix", wanted="two with ~ between", got="one"))
         self._matrices.named(name)  # two of different sizes are refused before anything is computed
         first, second = (self._matrices.named(term).operator for term in terms)
-        with ahead():
-            found = first.compare(second, progress=lambda done, total: check())
+        found = first.compare(second, progress=lambda done, total: check())
         variation = found.total_variation[0, 0].double().cpu()
         worst = variation.topk(min(WORST, len(variation)))
         return {

@@ -18,7 +18,7 @@ from attlas.view.tiles.maps import SIDES, Maps
 from attlas.view.tiles.matrices import Matrices, Shown
 from attlas.view.tiles.peaks import peak
 from attlas.view.tiles.preparing import prepare
-from attlas.view.tiles.pyramid import REDUCERS, Pyramid, run_ahead
+from attlas.view.tiles.pyramid import REDUCERS, Pyramid, ask_while_wanted
 
 LARGEST_PART = 4096**2
 TRACKS_BYTES = 64 * 2**20
@@ -135,7 +135,7 @@ class MatrixAnswers:
             questions += [Entropy(), Distance()]
 
         def measured() -> tuple[Tensor, ...]:
-            found = [answer[0, 0].cpu().float() for answer in run_ahead(operator, questions, request.check)]
+            found = [answer[0, 0].cpu().float() for answer in ask_while_wanted(operator, questions, request.check)]
             # Rows that may hold negative entries have no shares, hence no entropy.
             missing = [torch.full((operator.shape[2],), float("nan"))] * (3 - len(found))
             return tuple(found + missing)

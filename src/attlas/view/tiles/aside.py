@@ -67,9 +67,9 @@ class Aside:
             start, shapes = found
             counts = [math.prod(shape) for shape in shapes]
             self._file.seek(start)
-            content = bytearray(4 * sum(counts))
-            read = self._file.readinto(content)  # type: ignore[attr-defined]
-        if read != len(content):
+            # A copy that can be written to, as tensors want it.
+            content = bytearray(self._file.read(4 * sum(counts)))
+        if len(content) < 4 * sum(counts):
             return None
         parts = torch.frombuffer(content, dtype=torch.float32).split(counts)
         return tuple(part.view(shape) for part, shape in zip(parts, shapes, strict=True))

@@ -13,7 +13,7 @@ from attlas.view.tiles.cells import coarser, lift, sizes
 from attlas.view.tiles.grid import Grid, Place
 from attlas.view.tiles.kept import Check, Kept
 from attlas.view.tiles.matrices import Matrices
-from attlas.view.tiles.pyramid import Pyramid, cells_of, run_ahead
+from attlas.view.tiles.pyramid import Pyramid, ask_while_wanted, cells_of
 
 SIDES = (128, 64, 32, 16)
 """Cells a side that maps may be asked for, at most; they are kept in the first of these sizes."""
@@ -89,7 +89,7 @@ class Maps:
         """Pool the cells of all heads in one pass."""
         cell = _place(layer, SIDES[0]).cell
         with self._pyramid.passing(check):
-            peak, mass = run_ahead(layer, cells_of(cell), check)
+            peak, mass = ask_while_wanted(layer, cells_of(cell), check)
         return _of_cells(layer, cell, peak[0], mass[0])
 
     def _even(self, layer: AttentionMatrix, known_as: tuple[str, int], place: Place, check: Check) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attlas.matrix import AttentionOperator
 from attlas.matrix.streaming import TILE
-from attlas.matrix.threads import ahead, each
+from attlas.matrix.threads import each
 from attlas.view.tiles.kept import Check
 from attlas.view.tiles.preparing import prepare
 
@@ -40,8 +40,7 @@ def peak(operator: AttentionOperator, rows: slice, cols: slice, check: Check) ->
                 best = (abs(value), strip.start + row, first + col, value)
         return best
 
-    with ahead():
-        found = each(largest, strips, operator.device)
+    found = each(largest, strips, operator.device)
     # The first of several that are equally large.
     _, row, col, value = max(found, key=lambda one: one[0])
     return row, col, value

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from attlas.matrix import AttentionMatrix, AttentionOperator, Difference, HeadMean
 from attlas.matrix.logsumexp import stream
-from attlas.matrix.threads import ahead
 from attlas.view.tiles.kept import Check
 
 
@@ -22,8 +21,7 @@ def prepare(operator: AttentionOperator, check: Check) -> None:
     """
     for exact in _exact(operator):
         if not exact.sums_known:
-            with ahead():
-                exact.keep_sums(stream(exact, lambda done, total: check()))
+            exact.keep_sums(stream(exact, lambda done, total: check()))
 
 
 def _exact(operator: AttentionOperator) -> Iterator[AttentionMatrix]:

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from attlas.errors import ArgumentError, complaint
 from attlas.matrix import AttentionOperator, PoolCells, Question, ask
-from attlas.matrix.threads import ahead
 from attlas.view.tiles.aside import Aside
 from attlas.view.tiles.cells import coarser, lift, sizes
 from attlas.view.tiles.grid import TILE, Grid, Place
@@ -186,14 +185,13 @@ class Pyramid:
         return self._spreads.get(key, lambda: (spread.cells(place).cpu(),), check)[0]
 
     def _ask(self, operator: AttentionOperator, questions: list[PoolCells], check: Check) -> list[Tensor]:
-        return [answer[0, 0].cpu() for answer in run_ahead(operator, questions, check)]
+        return [answer[0, 0].cpu() for answer in ask_while_wanted(operator, questions, check)]
 
 
-def run_ahead(operator: AttentionOperator, questions: Sequence[Question[Any, Any]], check: Check) -> list[Any]:
-    """Answer questions while longer work is under way; `check` is called now and then, and may raise to end it."""
+def ask_while_wanted(operator: AttentionOperator, questions: Sequence[Question[Any, Any]], check: Check) -> list[Any]:
+    """Answer questions; `check` is called now and then, and may raise to end it."""
     prepare(operator, check)
-    with ahead():
-        return ask(operator, *questions, progress=lambda done, total: check())
+    return ask(operator, *questions, progress=lambda done, total: check())
 
 
 def _base(matrix: Shown, base: str) -> str:

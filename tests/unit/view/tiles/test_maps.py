@@ -12,7 +12,7 @@ from attlas.testing.guards import no_dense
 from attlas.view.tiles import maps as small
 from attlas.view.tiles.maps import SIDES, Maps
 from attlas.view.tiles.matrices import Matrices, UnknownMatrix
-from attlas.view.tiles.pyramid import REDUCERS, Pyramid, run_ahead
+from attlas.view.tiles.pyramid import REDUCERS, Pyramid, ask_while_wanted
 from reducing import PROBLEMS, by_hand, nothing, random
 from serving import capture_of
 
@@ -59,14 +59,14 @@ def test_they_are_made_of_what_was_kept(monkeypatch: pytest.MonkeyPatch) -> None
     maps.keep("a", 0, heads[0].grid.cell(0), 3 * peak, 5 * mass)
     other = maps_of(exact)
     expected = {reduce: other.of_layer("a", 0, reduce, nothing) for reduce in REDUCERS}
-    monkeypatch.setattr(small, "run_ahead", lambda *_: pytest.fail("what is there is measured again"))
+    monkeypatch.setattr(small, "ask_while_wanted", lambda *_: pytest.fail("what is there is measured again"))
     for reduce, factor in (("max", 3), ("mean", 5), ("mass", 5), ("lift", 5)):
         torch.testing.assert_close(maps.of_layer("a", 0, reduce, nothing), factor * expected[reduce])
 
 
 def test_a_layer_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[int] = []
-    monkeypatch.setattr(small, "run_ahead", _counting(passes, run_ahead))
+    monkeypatch.setattr(small, "ask_while_wanted", _counting(passes, ask_while_wanted))
     maps = maps_of(random(300, 300, causal=True), random(310, 310))
     for layer in (0, 1):
         for reduce in REDUCERS:
