@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import pytest
 from fastapi.routing import APIRoute
@@ -29,6 +30,14 @@ EXEMPT = ("/assets/page-0123.js", "/favicon.ico")
 """What is answered without the key."""
 
 METHODS = ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "BREW")
+
+Result = TypeVar("Result")
+
+
+def run(what: Coroutine[Any, Any, Result]) -> Result:
+    """Run to its end, on a thread of its own: on this one the browser of other tests may have a loop under way."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, what).result()
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +238,7 @@ def called(guard: Guard, scope: dict[str, Any]) -> list[Any]:
     async def send(message: Any) -> None:
         said.append(message)
 
-    asyncio.run(guard(scope, receive, send))
+    run(guard(scope, receive, send))
     return said
 
 
@@ -310,4 +319,4 @@ def test_only_so_many_requests_are_under_way_at_once() -> None:
         await asyncio.gather(*tasks)
         return [len(refused), *sorted(set(refused)), len(statuses)]
 
-    assert asyncio.run(try_it()) == [3, 503, MOST_AT_ONCE + 3]
+    assert run(try_it()) == [3, 503, MOST_AT_ONCE + 3]
