@@ -91,6 +91,7 @@ def visited(browser: Browser, server: Server, *, name: str, **options: Any) -> I
     page = context.new_page()
     page.goto(server.address)
     expect(page.locator(".cell").first).to_be_visible()
+    page.evaluate(_DRAWN)
     yield page
     folder = os.environ.get(SCREENSHOTS)
     if folder:
@@ -102,9 +103,21 @@ def visited(browser: Browser, server: Server, *, name: str, **options: Any) -> I
     assert wrong == [], wrong
 
 
+# What the page shows listens for keys once it has been drawn: after the next frame.
+_DRAWN = "() => new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn)))"
+_WENT = """(state) => new Promise((went) => {
+    if (location.hash === `#${state}`) went();
+    addEventListener("hashchange", went, {once: true});
+    location.hash = state;
+})"""
+
+
 def at(page: Page, state: str) -> Page:
-    """Go to a state of the page by its address."""
-    page.evaluate("(state) => { location.hash = state; }", state)
+    """Go to a state of the page by its address; a map that it shows is laid out, and hears the wheel and the keys."""
+    page.evaluate(_WENT, state)
+    page.evaluate(_DRAWN)
+    for busy in page.locator(".map-zoom").all():
+        expect(busy).to_have_attribute("aria-busy", "false")
     return page
 
 

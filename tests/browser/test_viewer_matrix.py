@@ -389,6 +389,19 @@ def test_queries_that_are_the_last_of_the_keys(visitor: Page) -> None:
     expect(page.locator(f'.text [data-i="{KEYS - 1}"]')).to_have_class(re.compile("selected"))
 
 
+def test_keys_zoom_about_the_middle_of_what_is_in_sight(visitor: Page) -> None:
+    page = at(visitor, "c.0.1")
+    page.locator("section.matrix").focus()
+    for times in range(1, 4):
+        page.keyboard.press("+")
+        until(page, lambda times=times: moved(page).width < KEYS / 1.5**times)
+    box = page.locator(".map-zoom").bounding_box()
+    assert box is not None
+    seen = moved(page)
+    assert seen.x < KEYS / 2 < seen.x + seen.width
+    assert seen.y < QUERIES / 2 < seen.y + seen.width * box["height"] / box["width"]
+
+
 def test_a_matrix_between_two_texts(visitor: Page) -> None:
     page = at(visitor, "d.0.0")
     expect(page.locator(".map-zoom")).to_have_attribute("aria-label", re.compile(f"{ROWS} queries by {COLS} keys"))

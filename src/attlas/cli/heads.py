@@ -121,6 +121,8 @@ def tell_heads(
         raise ArgumentError(complaint(option, wanted="roles to be measured", got="--model", way_out=way_out))
     with reporting() as progress:
         labelled = _labelled(sentences)
+        if role is not None:
+            _check_name(role, labelled)
         reader, text, parts = _statistics(name, document, window, progress, chosen)
         roles = None
         if model is None:
@@ -178,6 +180,17 @@ def _statistics(
         checked(cap)
         parts.append(head_statistics(cap, progress=progress))
     return read.model, read.text, parts
+
+
+def _check_name(name: str, labelled: Any) -> None:
+    """Refuse a name that no role has, before anything is measured."""
+    from attlas.heads.relations.grammar import RELATIONS
+    from attlas.heads.roles import BY_NAME
+
+    relations = [relation.name for relation in RELATIONS] if labelled is None else labelled.relations
+    if name not in (*BY_NAME, *relations) and name.removesuffix(" relation") not in relations:
+        wanted = f"one of {', '.join((*BY_NAME, *relations))}"
+        raise ArgumentError(complaint("--role", wanted=wanted, got=repr(name)))
 
 
 def _check_role(roles: HeadTable, name: str) -> None:

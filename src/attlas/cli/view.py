@@ -72,7 +72,7 @@ def open_view(
     attlas view paper.txt --model smollm2-135m --roles
     """
     chosen = {"layers": numbers("--layers", layers), "heads": numbers("--heads", heads)}
-    if roles and model is None and is_capture(file):
+    if roles and model is None and is_capture(file) and (against is None or is_capture(against)):
         way_out = "name it with --model"
         raise ArgumentError(complaint("--roles", wanted="the model that was captured", got="none", way_out=way_out))
     with reporting() as progress, _enough_memory():

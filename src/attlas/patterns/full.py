@@ -30,9 +30,11 @@ class Full(Pattern):
     kind = "full"
 
     def matrix(self, exact: AttentionMatrix) -> AttentionMatrix:
+        self.check(exact)
         return exact
 
     def attend(self, exact: AttentionMatrix, value: Tensor) -> Tensor:
+        self.check(exact)
         seen = exact.visibility
         if seen.window is not None:
             if seen.window < max(exact.shape[2:]):

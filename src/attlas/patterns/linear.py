@@ -18,7 +18,7 @@ from attlas.patterns.hybrid import Hybrid, Near
 from attlas.patterns.linear_matrix import LinearMatrix
 from attlas.patterns.linear_state import LinearState
 from attlas.patterns.pattern import Pattern, Work
-from attlas.patterns.values import check_value
+from attlas.patterns.given import check_exact, check_value
 
 if TYPE_CHECKING:
     from typing import Self
@@ -89,6 +89,7 @@ class Linear(Pattern):
         return named(self.features)
 
     def matrix(self, exact: AttentionMatrix) -> LinearMatrix:
+        check_exact(exact)
         return LinearMatrix(exact, self.maps, self.window, self.sinks)
 
     def attend(self, exact: AttentionMatrix, value: Tensor) -> Tensor:
@@ -122,7 +123,7 @@ class Linear(Pattern):
         pairs = n_query * (min(self.sinks + reach, n_key) + min(triangle, n_key))
         return Work(pairs, features=(n_query + n_key) * self.maps.count(USUAL_DIM))
 
-    def check(self, exact: AttentionMatrix) -> None:
+    def _check(self, exact: AttentionMatrix) -> None:
         self._hybrid(exact)
 
     def held(self, n_key: int) -> int:

@@ -14,7 +14,7 @@ from attlas.matrix.softmax import AttentionMatrix
 from attlas.matrix.visibility import Indices, take_heads
 from attlas.patterns.features import shared
 from attlas.patterns.pattern import Pattern, Work
-from attlas.patterns.values import check_value
+from attlas.patterns.given import check_value
 
 if TYPE_CHECKING:
     from typing import Self
@@ -93,7 +93,7 @@ class LowRank(Pattern):
             return Work(n_query * self.rank, moved=2 * n_key)
         return Work((n_query + n_key + self.rank) * self.rank, moved=n_query + n_key)
 
-    def check(self, exact: AttentionMatrix) -> None:
+    def _check(self, exact: AttentionMatrix) -> None:
         exactly = "plan Full, SlidingWindow or Linear for these heads"
         seen = exact.visibility
         if seen.causal:

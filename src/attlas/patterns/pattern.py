@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 from torch.overrides import handle_torch_function, has_torch_function
 
 from attlas.errors import ArgumentError
-from attlas.matrix.softmax import AttentionMatrix
+from attlas.patterns.given import check_exact
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from attlas.matrix.operator import AttentionOperator
+    from attlas.matrix.softmax import AttentionMatrix
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,14 @@ class Pattern(ABC):
     def work(self, n_query: int, n_key: int, *, causal: bool) -> Work:
         """Count what `attend` costs one head."""
 
+    @final
     def check(self, exact: AttentionMatrix) -> None:
         """Raise `ArgumentError` if the pattern cannot stand in for these heads, because of their rules or size."""
+        check_exact(exact)
+        self._check(exact)
+
+    def _check(self, exact: AttentionMatrix) -> None:
+        """Raise `ArgumentError` for rules and sizes that the pattern cannot stand in for; by default there are none."""
         del exact
 
     @final

@@ -47,6 +47,7 @@ class SlidingWindow(ByPosition):
     def matrix(self, exact: AttentionMatrix) -> AttentionMatrix:
         if self.sinks:
             return super().matrix(exact)
+        self.check(exact)
         seen = exact.visibility
         width = self.width if seen.window is None else min(self.width, seen.window)
         return exact.with_visibility(replace(seen, window=width))

@@ -121,6 +121,17 @@ def test_the_heads_of_one_role(long_reader: Path) -> None:
         raise refused(long_reader, "--role", "poetry")
 
 
+def test_a_role_that_nobody_has_is_refused_before_anything_is_measured(
+    long_reader: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(*_: object, **__: object) -> None:
+        pytest.fail("it was measured")
+
+    monkeypatch.setattr("attlas.heads.heads", measured)
+    with pytest.raises(ArgumentError, match="--role: wanted one of previous_token.*nsubj.*, got 'poetry'"):
+        raise refused(long_reader, "--role", "poetry")
+
+
 def test_layers_and_heads_narrow_the_rows(long_reader: Path) -> None:
     found = json.loads(run(long_reader, "--json", "--layers", "1", "--heads", "2-3"))
     assert [(row["layer"], row["head"]) for row in found] == [(1, 2), (1, 3)]

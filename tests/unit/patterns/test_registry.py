@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from attlas import ArgumentError
 from attlas.patterns import KINDS, GlobalTokens, Pattern, SlidingWindow, from_settings
@@ -17,6 +18,14 @@ def test_round_trip(name):
     again = from_settings(pattern.kind, settings)
     assert again == pattern
     assert hash(again) == hash(pattern)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_dense_matrix_is_refused(name):
+    dense = torch.eye(8).expand(1, 2, 8, 8)
+    for use in (EVERY[name].matrix, EVERY[name].check, lambda exact: EVERY[name].attend(exact, dense)):
+        with pytest.raises(ArgumentError, match=r"exact: wanted an AttentionMatrix, got Tensor.*AttentionMatrix\(query"):
+            use(dense)
 
 
 def test_every_kind_has_its_own_name():

@@ -29,7 +29,7 @@ export function Trust({ found }: { readonly found: Explanation }) {
 }
 
 const UNMEASURED =
-  "Nothing here says whether the model needed what is coloured. Ask for it again with its faithfulness measured.";
+  "Its faithfulness was not measured: nothing here says whether the model needed what is coloured.";
 const OPEN = "That is an answer: on this text, these scores could not be told from chance.";
 
 /** Every measure beside what other orders reach. */

@@ -81,6 +81,8 @@ export class MatrixMapControl {
       effect(() => this.#showView(view.value.window)),
     );
     this.#listen(places.map);
+    // until it is laid out it hears neither wheel nor keys
+    places.map.ariaBusy = "true";
   }
 
   readonly #selected = computed(() => `${view.value.row} ${view.value.col}`);
@@ -200,6 +202,7 @@ export class MatrixMapControl {
   // ------------------------------------------------------------------------------------------------------- moving
 
   #moved(sight: Sight, settled: boolean): void {
+    this.places.map.ariaBusy = "false";
     this.#frame.ask();
     if (this.#pointer) this.#hover(this.#pointer.x, this.#pointer.y);
     if (this.#led) return;

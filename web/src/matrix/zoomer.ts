@@ -165,10 +165,17 @@ export class Zoomer {
     return near(bounds.width * width, whole.width) && near(bounds.x * width, whole.x) && near(bounds.y * width, whole.y);
   }
 
-  /** Zoom about the middle. */
+  /** Zoom about the middle of what part of the matrix is in sight. */
   zoomBy(factor: number): void {
-    this.#viewer.viewport.zoomBy(factor);
-    this.#viewer.viewport.applyConstraints();
+    const { viewport } = this.#viewer;
+    const bounds = viewport.getBounds(false);
+    const { keys, queries } = this.#pyramid;
+    const { width } = laidOut(this.#pyramid);
+    viewport.zoomBy(
+      factor,
+      new OpenSeadragon.Point(middle(bounds.x, bounds.width, keys / width), middle(bounds.y, bounds.height, queries / width)),
+    );
+    viewport.applyConstraints();
   }
 
   /** Move by shares of what is in sight. */
@@ -261,6 +268,12 @@ export class Zoomer {
     const on = onDiagonal(this.#pyramid, centre.x * width, centre.y * width);
     viewport.panTo(new OpenSeadragon.Point(on.x / width, on.y / width));
   }
+}
+
+/** The middle of what a stretch has in common with the one from 0 to `end`; its own if that is nothing. */
+function middle(from: number, length: number, end: number): number {
+  const [low, high] = [Math.max(from, 0), Math.min(from + length, end)];
+  return low < high ? (low + high) / 2 : from + length / 2;
 }
 
 /** Whether there is no room for a map: the viewer calls a place that is not laid out yet one pixel wide. */

@@ -1,4 +1,4 @@
-"""What values must be, to be attended to by some heads."""
+"""What patterns are given: the matrix that they stand in for, and the values that are attended to."""
 
 from __future__ import annotations
 
@@ -8,8 +8,17 @@ from attlas.errors import ArgumentError, complaint
 from attlas.matrix.softmax import AttentionMatrix
 
 
+def check_exact(exact: AttentionMatrix) -> None:
+    """Raise `ArgumentError` for what is no attention matrix, such as a dense tensor of one."""
+    if not isinstance(exact, AttentionMatrix):
+        way_out = "make one of queries and keys: attlas.AttentionMatrix(query, key, causal=True)"
+        got = type(exact).__name__
+        raise ArgumentError(complaint("exact", wanted="an AttentionMatrix", got=got, way_out=way_out))
+
+
 def check_value(exact: AttentionMatrix, value: Tensor) -> None:
     """Raise `ArgumentError` if `value` is not (batch, kv_head, n_key, value_dim) for these heads."""
+    check_exact(exact)
     batch, head, _, n_key = exact.shape
     if not isinstance(value, Tensor) or not value.is_floating_point():
         got = getattr(value, "dtype", type(value).__name__)
