@@ -25,9 +25,9 @@ from attlas.training.batches import step_batch
 from attlas.training.losses import IGNORED
 from attlas.training.tasks import Task, make_task, score
 from benchmarks.measuring import Row, in_turn, seconds
+from benchmarks.model import MODEL
 
 AIM = 1.05
-MODEL = "smollm2-135m"
 ENDS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 TARGETS, LORA = Targets(("all",)), LoraSettings(8)
 WAIT = 600.0  # seconds for the first checkpoint of a run that shall be killed

@@ -29,20 +29,10 @@ from benchmarks.model import LONGEST, MODEL
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-FAR_LAYERS = 4
 SIZE = (1280, 800)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-CELLS = 300
-"""Entries that are compared with those of the matrix."""
-
-TILES = 240
-"""Tiles that are asked for, evenly over levels and reducers."""
-
 AGAIN = 40
 """Tiles that are asked for a second time: as many as somebody has seen a moment ago."""
-
-STEPS = 48
-"""Turns of the wheel from a whole matrix to its entries."""
 
 _WATCH = """
 window.watched = {tasks: [], frames: []};
@@ -79,6 +69,37 @@ _TILE_TIMES = """(since) => performance.getEntriesByType('resource')
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """How much is done.
+
+    Parameters
+    ----------
+    near : int
+        Tokens of the demo document.
+    far : int
+        Tokens of the longer one, which is read with random weights.
+    layers : int
+        Of the model that reads it.
+    tiles : int
+        Tiles that are asked for, evenly over levels and reducers.
+    cells : int
+        Entries that are compared with those of the matrix.
+    steps : int
+        Turns of the wheel from a whole matrix to its entries.
+    """
+
+    near: int = LONGEST
+    far: int = FAR
+    layers: int = 4
+    tiles: int = 240
+    cells: int = 300
+    steps: int = 48
+
+
+TINY = Sizes(near=60, far=600, layers=1, tiles=10, cells=10, steps=8)
+
+
+@dataclass(frozen=True)
 class Zoom:
     """What a person waited for in going from the atlas to single entries.
 
@@ -102,16 +123,15 @@ class Zoom:
 
 def rows(*, tiny: bool) -> Iterator[Row]:
     """Measure the page."""
+    sizes = TINY if tiny else Sizes()
     with tempfile.TemporaryDirectory() as name, _browser() as browser:
         yield _page_size()
         near, far = Path(name) / "demo.attlas", Path(name) / "far.attlas"
-        (tokens,) = in_fresh_process("read_demo", str(60 if tiny else LONGEST), str(near))
-        yield from _one(
-            browser, near, f"{MODEL}, {int(tokens):,} tokens", tiny=tiny, first_within="≤ 2 s", memory="≤ 300 MB"
-        )
-        length = 600 if tiny else FAR
-        (tokens,) = in_fresh_process("read_far", str(length), str(1 if tiny else FAR_LAYERS), str(far))
-        yield from _one(browser, far, f"random weights, {int(tokens):,} tokens", tiny=tiny)
+        (tokens,) = in_fresh_process("read_demo", str(sizes.near), str(near))
+        text = f"{MODEL}, {int(tokens):,} tokens"
+        yield from _one(browser, near, text, sizes, first_within="≤ 2 s", memory="≤ 300 MB")
+        (tokens,) = in_fresh_process("read_far", str(sizes.far), str(sizes.layers), str(far))
+        yield from _one(browser, far, f"random weights, {int(tokens):,} tokens", sizes)
 
 
 def _page_size() -> Row:
@@ -123,7 +143,7 @@ def _page_size() -> Row:
 
 
 def _one(
-    browser: Browser, file: Path, text: str, *, tiny: bool, first_within: str = "–", memory: str = "–"
+    browser: Browser, file: Path, text: str, sizes: Sizes, *, first_within: str = "–", memory: str = "–"
 ) -> Iterator[Row]:
     """Measure the page on one capture; two of its figures have aims for the demo document alone."""
     cap = attlas.open_capture(file)
@@ -132,19 +152,21 @@ def _one(
     with _served(file) as (ready, address, peak):
         page.goto(address)
         first = _painted(page) / 1000 - ready
-        early = _zoomed(page, *heads[0])
+        early = _zoomed(page, *heads[0], sizes.steps)
         whole = _measured(page) - ready
         detail = (
             f"from the capture's being there to a map on the screen; all {len(heads)} heads measured after "
             f"{seconds(whole)}, a zoom in between included"
         )
         yield Row(f"first picture ({text})", "–", seconds(first), first_within, detail)
-        yield from _tile_rows(page, cap, heads, tiny=tiny)
+        yield from _tile_rows(page, cap, heads, sizes.tiles)
         page.goto(address)
         _painted(page)
-        yield _zoom_row(_zoomed(page, *heads[-1]), "the longest task in a zoom from the atlas to single entries")
+        yield _zoom_row(
+            _zoomed(page, *heads[-1], sizes.steps), "the longest task in a zoom from the atlas to single entries"
+        )
         yield _zoom_row(early, "the same while the heads are still being measured")
-        yield _same(page, cap, heads)
+        yield _same(page, cap, heads, sizes.cells)
         used = peak()
     page.close()
     yield Row("memory of the server beyond the capture", "–", megabytes(used), memory, "peak, after all of the above")
@@ -166,7 +188,7 @@ def _measured(page: Page) -> float:
         page.wait_for_timeout(250)
 
 
-def _tile_rows(page: Page, cap: attlas.Capture, heads: Sequence[tuple[int, int]], *, tiny: bool) -> Iterator[Row]:
+def _tile_rows(page: Page, cap: attlas.Capture, heads: Sequence[tuple[int, int]], count: int) -> Iterator[Row]:
     """Ask for tiles of all levels, of heads that nobody has opened, and for the same once more."""
     draw = np.random.default_rng(0)
     others = heads[1:]
@@ -174,7 +196,7 @@ def _tile_rows(page: Page, cap: attlas.Capture, heads: Sequence[tuple[int, int]]
     grid = Grid(shape[2], shape[3])
     levels = range(grid.levels + 1)
     paths, levels_of = [], []
-    for i in range(10 if tiny else TILES):
+    for i in range(count):
         level = levels[i % len(levels)]
         layer, head = others[_below(len(others), draw)]
         down, across = grid.tiles(level)
@@ -196,7 +218,7 @@ def _tile_rows(page: Page, cap: attlas.Capture, heads: Sequence[tuple[int, int]]
     yield Row("a tile, warm, 95 %", "–", f"{_percentile(warm, 95):.0f} ms", "≤ 30 ms", detail)
 
 
-def _zoomed(page: Page, layer: int, head: int) -> Zoom:
+def _zoomed(page: Page, layer: int, head: int, steps: int) -> Zoom:
     """Open a head and turn the wheel until single entries fill the screen."""
     page.locator(".cell").first.wait_for()
     begun = page.evaluate("performance.now()")
@@ -209,7 +231,7 @@ def _zoomed(page: Page, layer: int, head: int) -> Zoom:
     # A point below the diagonal, where something is to be seen at every depth.
     page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.75)
     since = page.evaluate("performance.now()")
-    for _ in range(STEPS):
+    for _ in range(steps):
         page.mouse.wheel(0, -240)
         page.wait_for_timeout(60)
     page.locator(".map-readout .number").first.wait_for()
@@ -235,11 +257,11 @@ def _zoom_row(zoom: Zoom, what: str) -> Row:
     return Row(what, "–", longest, "≤ 100 ms", detail)
 
 
-def _same(page: Page, cap: attlas.Capture, heads: Sequence[tuple[int, int]]) -> Row:
+def _same(page: Page, cap: attlas.Capture, heads: Sequence[tuple[int, int]], count: int) -> Row:
     """Compare entries, as the page reads them, with those of the matrix."""
     draw = np.random.default_rng(1)
     same = 0
-    for _ in range(CELLS):
+    for _ in range(count):
         layer, head = heads[_below(len(heads), draw)]
         matrix = cap[layer]
         row = _below(matrix.shape[2], draw)
@@ -251,7 +273,7 @@ def _same(page: Page, cap: attlas.Capture, heads: Sequence[tuple[int, int]]) -> 
     return Row(
         "entries that are `A[b, h, i, j]` to the last bit",
         "–",
-        f"{same} of {CELLS}",
+        f"{same} of {count}",
         "all",
         "drawn evenly from all heads",
     )

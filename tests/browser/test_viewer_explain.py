@@ -47,7 +47,7 @@ def test_an_explanation_is_asked_for_judged_and_switched(viewer: Page) -> None:
     asked(page, "recency", "0")
     expect(explanations(page)).to_have_count(2)
     expect(explanations(page).nth(1).locator(".verdict")).to_have_text("not measured")
-    expect(trust).to_contain_text("Nothing here says")
+    expect(trust).to_contain_text("nothing here says whether the model needed")
     expect(page.locator(".ranked thead th").nth(1)).to_have_text("recency")
 
     # Back to the first, and the second beside it.

@@ -13,10 +13,10 @@ from attlas.errors import ArgumentError, complaint
 from attlas.matrix.operator import Reader
 from attlas.matrix.softmax import AttentionMatrix
 from attlas.patterns.features import learned_log_key, learned_log_query, shared
+from attlas.patterns.given import check_value
 from attlas.patterns.hybrid import Near
 from attlas.patterns.linear import Linear
 from attlas.patterns.sums import HIDDEN
-from attlas.patterns.given import check_value
 
 ROUNDS = 8
 """Rounds of moving typical queries to the middle of those that are nearest to them."""

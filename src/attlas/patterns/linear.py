@@ -14,11 +14,11 @@ from attlas.matrix.softmax import AttentionMatrix
 from attlas.matrix.visibility import Indices
 from attlas.patterns import hybrid
 from attlas.patterns.features import FeatureMap, Features, named
+from attlas.patterns.given import check_exact, check_value
 from attlas.patterns.hybrid import Hybrid, Near
 from attlas.patterns.linear_matrix import LinearMatrix
 from attlas.patterns.linear_state import LinearState
 from attlas.patterns.pattern import Pattern, Work
-from attlas.patterns.given import check_exact, check_value
 
 if TYPE_CHECKING:
     from typing import Self

@@ -13,8 +13,8 @@ from attlas.matrix.operator import AttentionOperator, Reader, Tile
 from attlas.matrix.softmax import AttentionMatrix
 from attlas.matrix.visibility import Indices, take_heads
 from attlas.patterns.features import shared
-from attlas.patterns.pattern import Pattern, Work
 from attlas.patterns.given import check_value
+from attlas.patterns.pattern import Pattern, Work
 
 if TYPE_CHECKING:
     from typing import Self

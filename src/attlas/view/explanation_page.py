@@ -116,7 +116,15 @@ def _check(found: Sequence[Attribution]) -> None:
 
 def _target_key(target: Target) -> Any:
     """Return what two targets share when they are the same."""
-    return (target.position, target.token, target.against, target.class_index, target.function, target.measure, target.name)
+    return (
+        target.position,
+        target.token,
+        target.against,
+        target.class_index,
+        target.function,
+        target.measure,
+        target.name,
+    )
 
 
 def _target(one: Attribution) -> dict[str, Any]:

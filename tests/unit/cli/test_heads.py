@@ -128,7 +128,7 @@ def test_a_role_that_nobody_has_is_refused_before_anything_is_measured(
         pytest.fail("it was measured")
 
     monkeypatch.setattr("attlas.heads.heads", measured)
-    with pytest.raises(ArgumentError, match="--role: wanted one of previous_token.*nsubj.*, got 'poetry'"):
+    with pytest.raises(ArgumentError, match=r"--role: wanted one of previous_token.*nsubj.*, got 'poetry'"):
         raise refused(long_reader, "--role", "poetry")
 
 

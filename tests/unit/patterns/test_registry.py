@@ -24,7 +24,7 @@ def test_round_trip(name):
 def test_a_dense_matrix_is_refused(name):
     dense = torch.eye(8).expand(1, 2, 8, 8)
     for use in (EVERY[name].matrix, EVERY[name].check, lambda exact: EVERY[name].attend(exact, dense)):
-        with pytest.raises(ArgumentError, match=r"exact: wanted an AttentionMatrix, got Tensor.*AttentionMatrix\(query"):
+        with pytest.raises(ArgumentError, match="exact: wanted an AttentionMatrix, got Tensor; make one"):
             use(dense)
 
 
