@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,12 +22,13 @@ WITH_BROWSER = pytest.mark.skipif(
 def short_model(tmp_path_factory):
     """Write the bundled decoder with the first two of its layers: what takes half an hour with all takes moments."""
     lm = attlas.load("smollm2-135m")
-    del lm.model.model.layers[2:]
-    lm.model.config.num_hidden_layers = 2
-    if getattr(lm.model.config, "layer_types", None):
-        lm.model.config.layer_types = lm.model.config.layer_types[:2]
+    model: Any = lm.model
+    del model.model.layers[2:]
+    model.config.num_hidden_layers = 2
+    if getattr(model.config, "layer_types", None):
+        model.config.layer_types = model.config.layer_types[:2]
     folder = tmp_path_factory.mktemp("short")
-    lm.model.save_pretrained(folder)
+    model.save_pretrained(folder)
     lm.tokenizer.save_pretrained(folder)
     return folder
 

@@ -1,6 +1,7 @@
 """A pattern's settings make it again, also after a way through JSON, and nothing else does."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ def test_round_trip(name):
 
 @pytest.mark.parametrize("name", EVERY)
 def test_a_dense_matrix_is_refused(name):
-    dense = torch.eye(8).expand(1, 2, 8, 8)
+    dense: Any = torch.eye(8).expand(1, 2, 8, 8)
     for use in (EVERY[name].matrix, EVERY[name].check, lambda exact: EVERY[name].attend(exact, dense)):
         with pytest.raises(ArgumentError, match="exact: wanted an AttentionMatrix, got Tensor; make one"):
             use(dense)

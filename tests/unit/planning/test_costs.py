@@ -96,7 +96,7 @@ def test_a_measurement() -> None:
 
 
 class Never(SlidingWindow):
-    def check(self, exact: attlas.AttentionMatrix) -> None:
+    def _check(self, exact: attlas.AttentionMatrix) -> None:
         raise attlas.ArgumentError("never")
 
 

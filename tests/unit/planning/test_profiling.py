@@ -179,7 +179,7 @@ def test_layers_that_are_not_wanted_stay_exact() -> None:
 class Picky(SlidingWindow):
     """A window that refuses heads with a window of their own."""
 
-    def check(self, exact: attlas.AttentionMatrix) -> None:
+    def _check(self, exact: attlas.AttentionMatrix) -> None:
         if exact.visibility.window is not None:
             raise attlas.ArgumentError("pattern: wanted heads that see all, got a window")
 
