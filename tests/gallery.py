@@ -1,4 +1,5 @@
-"""Captures for the viewer's tests: a long one, one of hostile tokens, and two whose queries are not their keys."""
+"""Captures for the viewer's tests: a long one, one of hostile tokens, two whose queries are not
+their keys, and one in which some keys are hidden."""
 
 from __future__ import annotations
 
@@ -8,11 +9,13 @@ import torch
 
 import attlas
 from attlas.view.desk_captures import Exhibit
+from reducing import random
 from serving import capture_of, exhibit
 
 LONG, SHORT = 700, 40
 QUERIES, KEYS = 12, 60  # of a decoder that goes on after a prompt
 ROWS, COLS = 30, 50  # of a matrix between two texts
+PADDING = 80  # tokens before the text
 
 HOSTILE = (
     "</script><img src=x onerror=alert(1)>",
@@ -72,3 +75,10 @@ def going_on() -> Exhibit:
 def between() -> Exhibit:
     """Return a matrix between two texts, neither of which is known."""
     return Exhibit(capture_of(_drawn(ROWS, COLS, causal=False)), "between two texts")
+
+
+@cache
+def padded() -> Exhibit:
+    """Return a causal matrix whose first keys nobody may see, as those of a text that was padded on its left."""
+    seen = torch.arange(LONG).view(1, 1, 1, -1) >= PADDING
+    return Exhibit(capture_of(random(LONG, LONG, causal=True, mask=seen)), "padded")

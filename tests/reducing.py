@@ -20,13 +20,13 @@ def nothing() -> None:
 
 
 def by_hand(dense: Tensor, even: Tensor, cell: int, reduce: str) -> Tensor:
-    """Reduce a dense matrix to cells."""
+    """Reduce a dense matrix to cells; the lift of those in which nothing can be seen is NaN."""
     mass, spread = cells(dense, cell, 0.0).sum((1, 3)), cells(even, cell, 0.0).sum((1, 3))
     if reduce == "max":
         return cells(dense, cell, -math.inf).amax((1, 3))
     if reduce == "mean":
         return mass / cells(torch.ones_like(dense), cell, 0.0).sum((1, 3))
-    return mass if reduce == "mass" else torch.where(spread > 0, mass / spread.clamp(min=1e-300), 0.0)
+    return mass if reduce == "mass" else torch.where(spread > 0, mass / spread.clamp(min=1e-300), math.nan)
 
 
 def cells(dense: Tensor, cell: int, beyond: float) -> Tensor:

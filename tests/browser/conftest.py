@@ -15,7 +15,7 @@ from attlas.view.desk_captures import Exhibit
 from attlas.view.opening import open_desk
 from attlas.view.serving.running import Server
 from explained import TEXT, speaker
-from gallery import between, going_on, hostile, long
+from gallery import between, going_on, hostile, long, padded
 from visiting import built, visited
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -115,8 +115,8 @@ def viewer(browser: Browser, server: Server, request: pytest.FixtureRequest) -> 
 
 @pytest.fixture(scope="session")
 def gallery() -> Iterator[Server]:
-    """Serve captures a to d: a long one, one of hostile tokens, one that goes on, one between two texts."""
-    exhibits = [long(), hostile(), going_on(), between()]
+    """Serve a: a long text, b: hostile tokens, c: one that goes on, d: one between two texts, e: a padded one."""
+    exhibits = [long(), hostile(), going_on(), between(), padded()]
     with Server(open_desk(exhibits), 0, assets=built()) as server:
         yield server
 

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from torch import Tensor
 
 from attlas.view.serving.running import Server
-from gallery import COLS, KEYS, LONG, QUERIES, ROWS, between, going_on, long
+from gallery import COLS, KEYS, LONG, PADDING, QUERIES, ROWS, between, going_on, long
 from visiting import Window, at, colours, labels, number_in, pixels, point, rest, until, visited, window
 
 HEAD = "a.1.2"
@@ -367,7 +367,7 @@ def test_spans_stand_beside_the_axes(viewer: Page) -> None:
     until(page, lambda: asked_for(page, "spans") == "sentence")
 
 
-# ---- matrices that are not square
+# ---- matrices that are not square, and such as hide some keys
 
 
 def test_queries_that_are_the_last_of_the_keys(visitor: Page) -> None:
@@ -412,6 +412,21 @@ def test_a_matrix_between_two_texts(visitor: Page) -> None:
     expect(read_out(page)).to_be_visible()
     value = float(between().capture[0][0, 0, 3:4, 45:46])
     assert float(read_out(page).inner_text()) == pytest.approx(value, rel=1e-6)
+
+
+def test_keys_that_nobody_may_see_have_no_lift_and_no_colour(visitor: Page) -> None:
+    page = at(visitor, "e.0.1&at=0,400,200")
+    until(page, lambda: colours(page, ".map-zoom canvas") > 20)
+    shown = page.locator(".map-value")
+    for state, width in ((f"e.0.1&at={PADDING - 60},400,600", 600), (f"e.0.1&at={PADDING - 10},400,20", 20)):
+        at(page, state)
+        entry = page.locator(".map-zoom").bounding_box()["width"] / width  # pyright: ignore[reportOptionalSubscript]
+        rest(page, lambda _, entry=entry: (4 * entry, 4 * entry))
+        expect(shown).to_contain_text("hidden: ")
+        expect(page.locator(".map-where b").nth(1)).to_have_text(re.compile(r"^(?:\d|[1-7]\d)\b"))
+        rest(page, lambda _, entry=entry, width=width: ((width / 2 + 5) * entry, 4 * entry))
+        expect(shown).not_to_contain_text("hidden")
+        expect(read_out(page)).to_be_visible()
 
 
 def test_beside_a_shorter_one_the_read_out_says_where_that_ends(visitor: Page) -> None:

@@ -365,10 +365,13 @@ def _layer(captures: Mapping[str, Any], term: Term) -> Mapping[str, Any]:
 
 
 def _factors(entries: Tensor, lift: Tensor) -> Tensor:
-    """Return what a row's entries were multiplied by: the number of keys that it sees, on average over heads."""
+    """Return what a row's entries were multiplied by: the number of keys that it sees, on average over heads.
+
+    NaN for a row that sees none; 0 for one whose entries are all 0 here.
+    """
     at = entries.argmax(1, keepdim=True)
-    largest = entries.gather(1, at).double()
-    factors = torch.where(largest > 0, lift.gather(1, at).double() / largest.clamp(min=1e-300), 0.0).squeeze(1)
+    largest, lifted = entries.gather(1, at).double(), lift.gather(1, at).double()
+    factors = torch.where(largest > 0, lifted / largest.clamp(min=1e-300), lifted).squeeze(1)
     whole = factors.round()
     return torch.where((factors - whole).abs() <= _NEAR_WHOLE * whole, whole, factors)
 

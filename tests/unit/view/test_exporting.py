@@ -17,10 +17,12 @@ import torch
 from attlas.errors import StoreError
 from attlas.view import excerpting, excerpts
 from attlas.view.desk import Answer, Desk, Service
+from attlas.view.desk_captures import Exhibit
 from attlas.view.excerpts import Excerpt, Selection, planes, split_names
 from attlas.view.exporting import PageSource, document, page_service
 from attlas.view.tiles.coding import maps_of, tile_of, vectors_of
-from serving import desk, exhibit, raw
+from reducing import random
+from serving import capture_of, desk, exhibit, raw
 from viewing import LAYERS
 
 N = 520
@@ -86,14 +88,30 @@ def test_a_page_holds_what_its_paths_are_answered_with(opened: Desk) -> None:
     for reduce in ("max", "mean", "mass", "lift"):
         whole = tile_of(raw(opened, "/api/tiles/a.1.2/0/0/0", reduce=reduce))
         torch.testing.assert_close(
-            tile_of(found[f"/api/tiles/a.1.2/0/0/0?reduce={reduce}"]), whole, rtol=1e-3, atol=1e-3
+            tile_of(found[f"/api/tiles/a.1.2/0/0/0?reduce={reduce}"]), whole, rtol=1e-3, atol=1e-3, equal_nan=True
         )
     exact = raw(opened, "/api/tiles/a.1.2/2/0/0", reduce="max")
     assert found["/api/tiles/a.1.2/2/0/0?reduce=max"] == exact
     factors = vectors_of(found["/api/tiles/a.1.2/2/0/0?reduce=lift"])[0]
     torch.testing.assert_close(factors, torch.arange(1.0, 257))
     lift = tile_of(raw(opened, "/api/tiles/a.1.2/2/0/0", reduce="lift"))
-    assert torch.equal(tile_of(exact) * factors.unsqueeze(-1), lift)
+    seen = ~lift.isnan()
+    assert torch.equal(seen, torch.ones_like(seen).tril())
+    assert torch.equal((tile_of(exact) * factors.unsqueeze(-1))[seen], lift[seen])
+
+
+def test_a_row_that_sees_nothing_has_no_lift() -> None:
+    seen = torch.ones(1, 1, 40, 40, dtype=torch.bool)
+    seen[..., 7, :] = False
+    with desk(Exhibit(capture_of(random(40, 40, causal=True, mask=seen)), "with a row that sees nothing")) as hiding:
+        path = "/api/tiles/a.0.1/0/0/0"
+        lift = tile_of(raw(hiding, path, reduce="lift"))
+        found = held(page(hiding, matrices="a.0.1"))
+    assert bool(lift[7].isnan().all())
+    assert torch.equal(lift[8].isnan(), torch.arange(40) > 8)
+    factors = vectors_of(found[f"{path}?reduce=lift"])[0]
+    assert factors[6:10].tolist()[::2] == [7.0, 9.0]
+    assert factors[7].isnan()
 
 
 def test_the_atlas_of_a_page_is_what_is_shown(opened: Desk) -> None:
@@ -114,7 +132,9 @@ def test_the_small_maps_of_what_is_shown_are_there(opened: Desk) -> None:
     found = held(page(opened, matrices="a.1.2,a.1.0,a.2.mean"))
     for reduce in ("max", "mean", "mass", "lift"):
         every = maps_of(raw(opened, "/api/maps/a/1", reduce=reduce))
-        assert torch.equal(maps_of(found[f"/api/maps/a/1?reduce={reduce}"]), every[[0, 2]])
+        torch.testing.assert_close(
+            maps_of(found[f"/api/maps/a/1?reduce={reduce}"]), every[[0, 2]], rtol=0, atol=0, equal_nan=True
+        )
     assert not any(path.startswith("/api/maps/a/2") for path in found), "a mean over heads is none of them"
 
 

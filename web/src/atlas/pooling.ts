@@ -77,7 +77,8 @@ export function pooled(map: Tile, even: Even, factor: number, reduce: Reduce): T
       count[at] = (count[at] ?? 0) + entries;
       const before = values[at] ?? 0;
       if (reduce === "max") values[at] = Math.max(before, value);
-      else values[at] = before + (reduce === "lift" ? value * chance : reduce === "mean" ? value * entries : value);
+      else if (reduce !== "lift") values[at] = before + (reduce === "mean" ? value * entries : value);
+      else if (chance > 0) values[at] = before + value * chance;
     }
   }
   for (let at = 0; at < values.length; at++) {

@@ -118,6 +118,7 @@ function Aggregate({ matrix, extent, value }: { readonly matrix: ShownMatrix; re
   const reduce = reduceOf(matrix, view.value.reduce);
   const size = `${extent.rowEnd - extent.row} × ${extent.colEnd - extent.col} entries`;
   const name = matrix.signed && reduce === "max" ? "largest difference" : AGGREGATE[reduce];
+  if (value !== null && Number.isNaN(value)) return <span>hidden: {size} that no query may see</span>;
   const number = value === null ? "…" : reduce === "lift" ? times(value) : figures(value, 4);
   return (
     <span>

@@ -51,7 +51,7 @@ describe("small maps", () => {
     const even = evenSpread(layer, 2);
     const cells = even.values.length;
     const mass = { ...even, values: Float32Array.from({ length: cells }, (_, i) => (even.values[i] ?? 0) * (1 + (i % 7))) };
-    const lift = { ...even, values: mass.values.map((value, i) => ((even.values[i] ?? 0) > 0 ? value / (even.values[i] ?? 1) : 0)) };
+    const lift = { ...even, values: mass.values.map((value, i) => ((even.values[i] ?? 0) > 0 ? value / (even.values[i] ?? 1) : NaN)) };
     const [joined, ratio, chance] = [pooled(mass, even, 3, "mass"), pooled(lift, even, 3, "lift"), pooled({ ...even }, even, 3, "mass")];
     joined.values.forEach((value, i) => {
       if (Number.isNaN(value)) expect(ratio.values[i]).toBeNaN();

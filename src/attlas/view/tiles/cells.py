@@ -40,5 +40,5 @@ def sizes(place: Place, cells: Tensor) -> Tensor:
 
 
 def lift(mass: Tensor, even: Tensor) -> Tensor:
-    """Return sums over those of the even spread, 0 where nothing is visible."""
-    return torch.where(even > 0, mass / torch.where(even > 0, even, 1.0), 0.0)
+    """Return sums over those of the even spread, NaN where nothing is visible."""
+    return torch.where(even > 0, mass / torch.where(even > 0, even, 1.0), torch.nan)

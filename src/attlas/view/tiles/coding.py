@@ -3,9 +3,9 @@
 Sixteen bytes come first, little-endian: four letters, the kind of the numbers, how many there are, and a scale. A tile
 ("ATL1") says its rows and columns, vectors ("ATLV") how many they are and how long, maps ("ATLM") their rows, their
 columns and how many they are. Numbers of kind 1 are float32, those of kind 2 are float16, to be multiplied by the
-scale, the largest size among them. So a number of kind 2 is off by at most 2⁻¹¹ of itself, or 2⁻²⁵ of the largest. Maps
-are of kind 2, and each has a scale of its own: these float32 stand between the header, whose scale is 1, and the
-numbers.
+scale, the largest size among them. So a number of kind 2 is off by at most 2⁻¹¹ of itself, or 2⁻²⁵ of the largest; NaN,
+where there is no number, stays NaN. Maps are of kind 2, and each has a scale of its own: these float32 stand between
+the header, whose scale is 1, and the numbers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def tile_bytes(values: Tensor, kind: str = "f32") -> bytes:
     Parameters
     ----------
     values : Tensor, (rows, cols)
-        Finite numbers.
+        Finite numbers, and NaN where there is nothing.
     kind : {"f32", "f16"}
         How they travel.
     """
@@ -60,7 +60,7 @@ def maps_bytes(values: Tensor) -> bytes:
     Parameters
     ----------
     values : Tensor, (maps, rows, cols)
-        Finite numbers.
+        Finite numbers, and NaN where there is nothing.
     """
     count, rows, cols = values.shape
     halved = [_halved(numbers) for numbers in values.detach().to("cpu", torch.float32).numpy()]
@@ -112,7 +112,7 @@ def maps_of(content: bytes) -> Tensor:
 
 def _halved(numbers: NDArray[np.float32]) -> tuple[NDArray[np.float16], float]:
     """Return numbers in half precision, and what they are to be multiplied by."""
-    scale = float(np.abs(numbers).max(initial=0.0)) or 1.0
+    scale = float(np.fmax.reduce(np.abs(numbers), axis=None, initial=0.0)) or 1.0
     # Divided in double precision, so that the largest number is not rounded.
     return (numbers.astype(np.float64) / scale).astype(np.float16), scale
 

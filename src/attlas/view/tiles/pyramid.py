@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from attlas.errors import ArgumentError, complaint
@@ -89,7 +90,7 @@ class Pyramid:
             Which one.
         reduce : {"max", "mean", "mass", "lift"}
             What a cell shows: its largest entry, in size and with its sign where entries may be negative; the mean or
-            the sum of its entries, hidden ones as the zeros that they are; or the sum over that of the even spread, 0
+            the sum of its entries, hidden ones as the zeros that they are; or the sum over that of the even spread, NaN
             where nothing is visible.
         check : callable
             Called now and then; raises when nobody waits for the tile any more.
@@ -147,7 +148,8 @@ class Pyramid:
         prepare(matrix.operator, check)
         tile = matrix.operator[0, 0, place.rows, place.cols]
         if reduce == "lift" and matrix.spread is not None:
-            return tile * matrix.spread.counts[place.rows].unsqueeze(-1)
+            lifted = tile * matrix.spread.counts[place.rows].unsqueeze(-1)
+            return lifted.where(self._spread(matrix, place, check) > 0, torch.nan)
         return tile
 
     def _kept(self, matrix: Shown, level: int, place: Place, base: str, check: Check) -> Tensor | None:

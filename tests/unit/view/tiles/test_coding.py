@@ -38,6 +38,13 @@ def test_half_precision_is_as_near_as_promised(values: torch.Tensor) -> None:
     assert back.flatten()[at] == values.flatten()[at].double()
 
 
+def test_where_there_is_no_number_there_is_none_afterwards() -> None:
+    values = torch.tensor([[float("nan"), 2.0], [-4.0, 0.5]])
+    for kind in ("f16", "f32"):
+        torch.testing.assert_close(tile_of(tile_bytes(values, kind)), values, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(maps_of(maps_bytes(values[None])), values[None], rtol=0, atol=0, equal_nan=True)
+
+
 def test_the_header_is_what_the_page_reads() -> None:
     content = tile_bytes(torch.tensor([[0.0, -8.0, 4.0]]), "f16")
     assert struct.unpack_from("<4sBBHHHf", content) == (b"ATL1", 2, 0, 1, 3, 0, 8.0)
