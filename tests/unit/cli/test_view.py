@@ -224,10 +224,19 @@ def test_a_port_in_use_is_said(capture_file: Path, seen: list[Any]) -> None:
     assert f"port {port} is in use; {seen[0]['port']} is taken instead" in done.stderr
 
 
-@pytest.mark.parametrize("wanted", [True, False])
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        (["--model", "READER", "--against", "SAVED", "--roles"], True),
+        (["--against", "READER", "--roles"], True),
+        (["--model", "READER", "--against", "SAVED"], False),
+    ],
+    ids=["of the model", "of the model beside it", "unwanted"],
+)
 def test_roles_are_measured_where_they_are_wanted(
-    reader: Path, capture_file: Path, monkeypatch: pytest.MonkeyPatch, wanted: bool
+    options: list[str], wanted: bool, reader: Path, capture_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    places = {"READER": reader, "SAVED": capture_file}
     measured: list[str] = []
 
     def heads(lm: LanguageModel, *, progress: Any) -> Any:
@@ -247,7 +256,7 @@ def test_roles_are_measured_where_they_are_wanted(
 
     monkeypatch.setattr("attlas.heads.measuring.heads", heads)
     monkeypatch.setattr(Server, "run", run)
-    view(capture_file, "--model", reader, "--against", capture_file, *(["--roles"] if wanted else []))
+    view(capture_file, *(places.get(option, option) for option in options))
     assert measured == ([attlas.load(reader).facts.fingerprint] if wanted else [])
 
 
