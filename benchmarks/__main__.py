@@ -14,6 +14,7 @@ from benchmarks import (
     linear,
     lora,
     lora_advice,
+    lora_ranks,
     matrix,
     model,
     patterns,
@@ -47,6 +48,7 @@ TABLES = {
     "stock": Table(("stock",)),
     "training": Table(("training",)),
     "lora": Table(("lora",)),
+    "ranks": Table(("ranks",)),
     "advice": Table(("advice",)),
     "compare": Table(("compare",)),
     "view": Table(("view",)),
@@ -135,6 +137,8 @@ def measured(part: str, rounds: int, *, tiny: bool, needles: int) -> Iterator[Ro
         yield from training.rows(rounds, tiny=tiny)
     if part == "lora":
         yield from lora.rows(rounds, tiny=tiny)
+    if part == "ranks":
+        yield from lora_ranks.rows(tiny=tiny)
     if part == "advice":
         yield from lora_advice.rows(tiny=tiny)
     if part == "compare":

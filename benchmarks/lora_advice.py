@@ -75,7 +75,14 @@ class Study:
         return json.dumps([asdict(self.sizes), self.layers], sort_keys=True)
 
 
-TINY = Study(kinds=("facts",), arms=("advice", AGAINST), rates=(2e-3,), sizes=Sizes(2, {"facts": 4}), layers=2)
+TINY = Study(
+    kinds=("facts",),
+    arms=("advice", AGAINST),
+    development=(100,),
+    rates=(2e-3,),
+    sizes=Sizes(2, {"facts": 4}),
+    layers=1,
+)
 
 
 def rows(*, tiny: bool) -> Iterator[Row | Sheet]:

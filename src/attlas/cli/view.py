@@ -50,7 +50,9 @@ def open_view(
     ] = None,
     roles: Annotated[
         bool,
-        typer.Option("--roles", help="Measure what the heads do too, while the page is open; a capture needs a model too."),
+        typer.Option(
+            "--roles", help="Measure what the heads do too, while the page is open; a capture needs a model too."
+        ),
     ] = False,
     port: Annotated[
         int, typer.Option("--port", help="Where to listen; another port is taken if it is in use.", min=0, max=65535)

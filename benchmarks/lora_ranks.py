@@ -1,0 +1,115 @@
+"""What LoRA's paper found of rank (Hu et al. 2021, arXiv 2106.09685, section 7), on a real model."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from torch import Tensor
+
+import attlas
+from attlas.compare.changes import Change
+from attlas.compare.sides import open_sides
+from attlas.training import LoraSettings, Targets, TrainingSettings, train
+from attlas.training.tasks import make_task
+from benchmarks.measuring import Row
+from benchmarks.model import MODEL
+
+PROJECTIONS = {"query": "W_Q", "value": "W_V"}
+PAPER = {
+    "amplification": "GPT-3's W_Q: 21.5 at rank 4, 1.9 at rank 64",
+    "overlap": "GPT-3: the first direction of two ranks alike, the others hardly",
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is done: the adapters' ranks, the largest last; and the steps of each."""
+
+    ranks: tuple[int, ...] = (1, 4, 16, 64)
+    steps: int = 60
+    batch: int = 16
+
+
+TINY = Sizes((1, 2), 2, 2)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """An adapter: each module's amplification by what it makes, and what it adds to each."""
+
+    rank: int
+    loss: float
+    amplification: dict[str, list[float]]
+    changes: dict[str, Change]
+
+
+def rows(*, tiny: bool) -> Iterator[Row]:
+    """Teach the same facts at several ranks, and compare what was added."""
+    sizes, lm = TINY if tiny else Sizes(), attlas.load(MODEL)
+    with tempfile.TemporaryDirectory() as folder:
+        found = [_trained(lm, rank, sizes, Path(folder, str(rank))) for rank in sizes.ranks]
+    for one in found:
+        reached = ", ".join(f"{name} {median(one.amplification[role]):.2g}" for role, name in PROJECTIONS.items())
+        spread = ", ".join(
+            f"{name} {min(one.amplification[role]):.2g}–{max(one.amplification[role]):.2g}"
+            for role, name in PROJECTIONS.items()
+        )
+        what = f"amplification at rank {one.rank}, median over layers"
+        detail = f"over layers {spread}; {sizes.steps} steps, loss of the last batch {one.loss:.2f}"
+        yield Row(what, PAPER["amplification"], reached, "falls with the rank", detail)
+    largest = found[-1]
+    for one in found[1:-1] or found[:1]:
+        first = [_alike(change, largest.changes[name], 0, 1) for name, change in one.changes.items()]
+        last = [_alike(change, largest.changes[name], one.rank // 2, one.rank) for name, change in one.changes.items()]
+        yield Row(
+            f"overlap φ of rank {one.rank} with rank {largest.rank}: the first direction of each",
+            PAPER["overlap"],
+            f"{median(first):.2f}",
+            "above the others'",
+            f"median over {len(first)} modules; of the later half of its directions {median(last):.2f}; "
+            f"of random ones {_chance(one, one.rank // 2, one.rank):.3f}",
+        )
+
+
+def _trained(lm: attlas.LanguageModel, rank: int, sizes: Sizes, folder: Path) -> Trained:
+    settings = TrainingSettings(
+        learning_rate=2e-3,
+        warmup=0.1,
+        decay="linear",
+        held_out=0.0,
+        length=64,
+        steps=sizes.steps,
+        batch=sizes.batch,
+        save_every=0,
+    )
+    lora = LoraSettings(rank, alpha=2.0 * rank)
+    done = train(
+        lm, make_task("facts").examples(), folder, targets=Targets(("query", "value")), lora=lora, settings=settings
+    )
+    modules = attlas.compare(lm, folder, intruders=0).modules.rows()
+    amplification = {
+        role: [row["amplification"] for row in modules if row["role"] == role and row["amplification"]]
+        for role in PROJECTIONS
+    }
+    return Trained(rank, done.losses[-1], amplification, dict(open_sides(lm, folder, {}).changes))
+
+
+def _alike(one: Change, other: Change, begin: int, end: int) -> float:
+    """Return φ of the right singular vectors ``begin … end`` of two changes, from 0 to 1 (section 7.2)."""
+    first, second = _directions(one)[begin:end], _directions(other)[begin:end]
+    return float((first @ second.T).square().sum()) / len(first)
+
+
+def _directions(change: Change) -> Tensor:
+    """Return what a change reads, the strongest direction first; (rank, in)."""
+    return change.svd()[2]
+
+
+def _chance(one: Trained, begin: int, end: int) -> float:
+    """Return φ of random directions: their number over the width."""
+    width = next(iter(one.changes.values())).before.weight.shape[1]
+    return (end - begin) / width
