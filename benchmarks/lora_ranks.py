@@ -53,9 +53,9 @@ def rows(*, tiny: bool) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         found = [_trained(lm, rank, sizes, Path(folder, str(rank))) for rank in sizes.ranks]
     for one in found:
-        reached = ", ".join(f"{name} {median(one.amplification[role]):.2g}" for role, name in PROJECTIONS.items())
+        reached = ", ".join(f"{name} {_figure(median(one.amplification[role]))}" for role, name in PROJECTIONS.items())
         spread = ", ".join(
-            f"{name} {min(one.amplification[role]):.2g}–{max(one.amplification[role]):.2g}"
+            f"{name} {_figure(min(one.amplification[role]))}–{_figure(max(one.amplification[role]))}"
             for role, name in PROJECTIONS.items()
         )
         what = f"amplification at rank {one.rank}, median over layers"
@@ -107,6 +107,11 @@ def _alike(one: Change, other: Change, begin: int, end: int) -> float:
 def _directions(change: Change) -> Tensor:
     """Return what a change reads, the strongest direction first; (rank, in)."""
     return change.svd()[2]
+
+
+def _figure(value: float) -> str:
+    """Return two figures, without an exponent."""
+    return f"{float(f'{value:.2g}'):,g}"
 
 
 def _chance(one: Trained, begin: int, end: int) -> float:
