@@ -26,15 +26,15 @@ DENSE = 2048
 
 FAR = 32_768
 
-METHODS = ("rollout", "chefer")
-"""Whose memory is measured."""
+METHODS = {"rollout": 1, "chefer": 2}
+"""Whose memory is measured, and from which layer on each further one takes the same."""
 
 
 def rows(rounds: int, *, tiny: bool) -> Iterator[Row]:
     """Measure explanations of the demo document's next token."""
     yield from whole_document(rounds, 40 if tiny else LONGEST)
     # Each figure of memory is a process of its own: at tiny sizes, one method shows that all of it runs.
-    methods = METHODS[:1] if tiny else METHODS
+    methods = [*METHODS][: 1 if tiny else None]
     yield from extra_memory(40 if tiny else LONGEST, methods)
     yield from against_dense(rounds, 40 if tiny else DENSE, runs=1 if tiny else 3)
     yield from far(300 if tiny else FAR, methods, most=2 if tiny else 4)
@@ -194,9 +194,9 @@ def random_model(layers: int, positions: int) -> LanguageModel:
 
 def far(length: int, methods: Sequence[str], *, most: int) -> Iterator[Row]:
     """A text that is four times as long as the model's positions, with random weights of its architecture."""
-    # The top layer's gradients are special, so what each further layer takes shows from the second one on.
     for method in methods:
-        few, more = (1 if method == "rollout" else 2), most
+        # The top layer's gradients are special, so what each further layer takes shows from the second one on.
+        few, more = METHODS[method], most
         times, peaks = zip(
             *(map(float, in_fresh_process("far", method, str(length), str(layers))) for layers in (few, more)),
             strict=True,

@@ -11,10 +11,10 @@ from statistics import median
 from torch import Tensor
 
 import attlas
-from attlas.compare.changes import Change
 from attlas.compare.sides import open_sides
-from attlas.training import LoraSettings, Targets, TrainingSettings, train
+from attlas.training import LoraSettings, Targets, train
 from attlas.training.tasks import make_task
+from benchmarks.lora import Sizes as Run
 from benchmarks.measuring import Row
 from benchmarks.model import MODEL
 
@@ -39,12 +39,12 @@ TINY = Sizes((1, 2), 2, 2)
 
 @dataclass(frozen=True)
 class Trained:
-    """An adapter: each module's amplification by what it makes, and what it adds to each."""
+    """An adapter: each module's amplification by what it makes, and what it reads, (rank, in), strongest first."""
 
     rank: int
     loss: float
     amplification: dict[str, list[float]]
-    changes: dict[str, Change]
+    directions: dict[str, Tensor]
 
 
 def rows(*, tiny: bool) -> Iterator[Row]:
@@ -63,29 +63,20 @@ def rows(*, tiny: bool) -> Iterator[Row]:
         yield Row(what, PAPER["amplification"], reached, "falls with the rank", detail)
     largest = found[-1]
     for one in found[1:-1] or found[:1]:
-        first = [_alike(change, largest.changes[name], 0, 1) for name, change in one.changes.items()]
-        last = [_alike(change, largest.changes[name], one.rank // 2, one.rank) for name, change in one.changes.items()]
+        first, later = slice(0, 1), slice(one.rank // 2, one.rank)
+        shared, unshared = ([_alike(one, largest, name, part) for name in one.directions] for part in (first, later))
         yield Row(
             f"overlap φ of rank {one.rank} with rank {largest.rank}: the first direction of each",
             PAPER["overlap"],
-            f"{median(first):.2f}",
+            f"{median(shared):.2f}",
             "above the others'",
-            f"median over {len(first)} modules; of the later half of its directions {median(last):.2f}; "
-            f"of random ones {_chance(one, one.rank // 2, one.rank):.3f}",
+            f"median over {len(shared)} modules; of the later half of its directions {median(unshared):.2f}; "
+            f"of random ones {_chance(one, later):.3f}",
         )
 
 
 def _trained(lm: attlas.LanguageModel, rank: int, sizes: Sizes, folder: Path) -> Trained:
-    settings = TrainingSettings(
-        learning_rate=2e-3,
-        warmup=0.1,
-        decay="linear",
-        held_out=0.0,
-        length=64,
-        steps=sizes.steps,
-        batch=sizes.batch,
-        save_every=0,
-    )
+    settings = Run(batch=sizes.batch).settings(sizes.steps, save_every=0)
     lora = LoraSettings(rank, alpha=2.0 * rank)
     done = train(
         lm, make_task("facts").examples(), folder, targets=Targets(("query", "value")), lora=lora, settings=settings
@@ -95,18 +86,14 @@ def _trained(lm: attlas.LanguageModel, rank: int, sizes: Sizes, folder: Path) ->
         role: [row["amplification"] for row in modules if row["role"] == role and row["amplification"]]
         for role in PROJECTIONS
     }
-    return Trained(rank, done.losses[-1], amplification, dict(open_sides(lm, folder, {}).changes))
+    directions = {name: change.svd()[2] for name, change in open_sides(lm, folder, {}).changes.items()}
+    return Trained(rank, done.losses[-1], amplification, directions)
 
 
-def _alike(one: Change, other: Change, begin: int, end: int) -> float:
-    """Return φ of the right singular vectors ``begin … end`` of two changes, from 0 to 1 (section 7.2)."""
-    first, second = _directions(one)[begin:end], _directions(other)[begin:end]
+def _alike(one: Trained, other: Trained, name: str, part: slice) -> float:
+    """Return φ of the same part of what two changes of a module read, from 0 to 1 (section 7.2)."""
+    first, second = one.directions[name][part], other.directions[name][part]
     return float((first @ second.T).square().sum()) / len(first)
-
-
-def _directions(change: Change) -> Tensor:
-    """Return what a change reads, the strongest direction first; (rank, in)."""
-    return change.svd()[2]
 
 
 def _figure(value: float) -> str:
@@ -114,7 +101,7 @@ def _figure(value: float) -> str:
     return f"{float(f'{value:.2g}'):,g}"
 
 
-def _chance(one: Trained, begin: int, end: int) -> float:
-    """Return φ of random directions: their number over the width."""
-    width = next(iter(one.changes.values())).before.weight.shape[1]
-    return (end - begin) / width
+def _chance(one: Trained, part: slice) -> float:
+    """Return φ of as many random directions: their number over the width."""
+    some = next(iter(one.directions.values()))
+    return len(some[part]) / some.shape[1]

@@ -1,5 +1,4 @@
-"""Captures for the viewer's tests: a long one, one of hostile tokens, two whose queries are not
-their keys, and one in which some keys are hidden."""
+"""Captures for the viewer's tests: a long, a hostile and a padded one, and two whose queries are not their keys."""
 
 from __future__ import annotations
 
@@ -7,7 +6,6 @@ from functools import cache
 
 import torch
 
-import attlas
 from attlas.view.desk_captures import Exhibit
 from reducing import random
 from serving import capture_of, exhibit
@@ -57,16 +55,10 @@ def hostile() -> Exhibit:
     return exhibit(tokens=tokens, title=f"{HOSTILE[0]}\u202e")
 
 
-def _drawn(queries: int, keys: int, *, causal: bool) -> attlas.AttentionMatrix:
-    torch.manual_seed(0)
-    query, key = torch.randn(1, 2, queries, 16), torch.randn(1, 2, keys, 16)
-    return attlas.AttentionMatrix(2 * query, key, causal=causal)
-
-
 @cache
 def going_on() -> Exhibit:
     """Return a causal matrix whose queries are the last few of its keys."""
-    cap = capture_of(_drawn(QUERIES, KEYS, causal=True))
+    cap = capture_of(random(QUERIES, KEYS, causal=True))
     tokens = [f" word{i}" for i in range(KEYS)]
     return Exhibit(cap.of_document("".join(tokens), tokens, model="none", fingerprint="f00d"), "going on")
 
@@ -74,7 +66,7 @@ def going_on() -> Exhibit:
 @cache
 def between() -> Exhibit:
     """Return a matrix between two texts, neither of which is known."""
-    return Exhibit(capture_of(_drawn(ROWS, COLS, causal=False)), "between two texts")
+    return Exhibit(capture_of(random(ROWS, COLS)), "between two texts")
 
 
 @cache

@@ -47,6 +47,13 @@ _CHECKED = """(canvas) => {
     const {data} = canvas.getContext("2d").getImageData(0, 0, width, height);
     return new Uint32Array(data.buffer).reduce((sum, pixel) => (Math.imul(sum, 31) + pixel) | 0, 0);
 }"""
+# What the page shows listens for keys once it has been drawn: after the next frame.
+_DRAWN = "() => new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn)))"
+_WENT = """(state) => new Promise((went) => {
+    if (location.hash === `#${state}`) return went();
+    addEventListener("hashchange", went, {once: true});
+    location.hash = state;
+})"""
 
 
 def built() -> Mapping[str, Asset]:
@@ -101,15 +108,6 @@ def visited(browser: Browser, server: Server, *, name: str, **options: Any) -> I
     context.close()
     expect.set_options(timeout=5_000)
     assert wrong == [], wrong
-
-
-# What the page shows listens for keys once it has been drawn: after the next frame.
-_DRAWN = "() => new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn)))"
-_WENT = """(state) => new Promise((went) => {
-    if (location.hash === `#${state}`) went();
-    addEventListener("hashchange", went, {once: true});
-    location.hash = state;
-})"""
 
 
 def at(page: Page, state: str) -> Page:

@@ -420,7 +420,9 @@ def test_keys_that_nobody_may_see_have_no_lift_and_no_colour(visitor: Page) -> N
     shown = page.locator(".map-value")
     for state, width in ((f"e.0.1&at={PADDING - 60},400,600", 600), (f"e.0.1&at={PADDING - 10},400,20", 20)):
         at(page, state)
-        entry = page.locator(".map-zoom").bounding_box()["width"] / width  # pyright: ignore[reportOptionalSubscript]
+        box = page.locator(".map-zoom").bounding_box()
+        assert box is not None
+        entry = box["width"] / width
         rest(page, lambda _, entry=entry: (4 * entry, 4 * entry))
         expect(shown).to_contain_text("hidden: ")
         expect(page.locator(".map-where b").nth(1)).to_have_text(re.compile(r"^(?:\d|[1-7]\d)\b"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -114,17 +115,9 @@ def _check(found: Sequence[Attribution]) -> None:
             )
 
 
-def _target_key(target: Target) -> Any:
-    """Return what two targets share when they are the same."""
-    return (
-        target.position,
-        target.token,
-        target.against,
-        target.class_index,
-        target.function,
-        target.measure,
-        target.name,
-    )
+def _target_key(target: Target) -> Target:
+    """Return what two targets share when they are the same: all but how their position came to be known."""
+    return replace(target, settled=True)
 
 
 def _target(one: Attribution) -> dict[str, Any]:
